@@ -1,0 +1,113 @@
+//! The built-in kinds: one file each, one line each in [`builtin`].
+
+mod config_map;
+mod container_validation;
+mod deployment;
+mod endpoint_slice;
+mod endpoints;
+mod event;
+mod events_event;
+mod lease;
+mod namespace;
+mod node;
+pub mod pod;
+mod pod_columns;
+mod pod_defaults;
+mod pod_template;
+mod pod_update;
+mod pod_validation;
+mod pod_volumes;
+mod replica_set;
+mod secret;
+mod service;
+mod service_account;
+mod service_ports;
+pub(crate) mod value;
+mod workload;
+
+#[cfg(test)]
+mod tests;
+
+use std::sync::Arc;
+
+use copepod_api::Gvk;
+
+use crate::resource::{Names, Registry, Resource, ScalePaths, Scope, Strategy, Subresources};
+use crate::schema::{self, Schema};
+
+/// All built-in resources.
+pub fn builtin() -> Registry {
+    let kinds = [
+        namespace::resource(),
+        node::resource(),
+        pod::resource(),
+        service::resource(),
+        endpoints::resource(),
+        config_map::resource(),
+        secret::resource(),
+        event::resource(),
+        service_account::resource(),
+        deployment::resource(),
+        replica_set::resource(),
+        lease::resource(),
+        endpoint_slice::resource(),
+        events_event::resource(),
+    ];
+    let mut registry = Registry::default();
+    kinds.into_iter().flatten().for_each(|kind| registry.add(kind));
+    registry
+}
+
+/// A resource known from its schema alone: generic rules, Name and Age columns.
+pub fn from_schema(names: Names, subresources: Subresources, schema: Arc<Schema>) -> Resource {
+    struct Generic;
+    impl Strategy for Generic {}
+    Resource { names, subresources, schema, strategy: Box::new(Generic), storage: None }
+}
+
+/// A kind's names in the short form that the kinds' files use. The singular is the kind in lower case.
+fn names(api_version: &str, plural: &str, kind: &str, short: &[&str], scope: Scope) -> Names {
+    let gvk = Gvk::from_api_version(api_version, kind);
+    Names {
+        group: gvk.group,
+        version: gvk.version,
+        kind: gvk.kind,
+        plural: plural.to_string(),
+        singular: kind.to_lowercase(),
+        short: short.iter().map(ToString::to_string).collect(),
+        categories: Vec::new(),
+        scope,
+    }
+}
+
+/// A built-in kind with its schema; `None` if the generated data has no such kind (a test holds that it has all).
+fn built_in(names: Names, subresources: Subresources, strategy: impl Strategy + 'static) -> Option<Resource> {
+    let schema = schema::builtin(&Gvk::new(&names.group, &names.version, &names.kind))?;
+    Some(Resource { names, subresources, schema, strategy: Box::new(strategy), storage: None })
+}
+
+/// No generic subresources.
+fn plain() -> Subresources {
+    Subresources::default()
+}
+
+/// `/status` only.
+fn with_status() -> Subresources {
+    Subresources { status: true, scale: None }
+}
+
+/// `/status` and `/scale` as Deployments and ReplicaSets have it.
+fn with_scale() -> Subresources {
+    let scale = ScalePaths {
+        spec_replicas: "spec.replicas".into(),
+        status_replicas: "status.replicas".into(),
+        selector: "spec.selector".into(),
+    };
+    Subresources { status: true, scale: Some(scale) }
+}
+
+/// The same names in the category `all`, which `kubectl get all` shows.
+fn in_all(mut names: Names) -> Names {
+    names.categories.push("all".into());
+    names
+}

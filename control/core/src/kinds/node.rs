@@ -1,0 +1,169 @@
+//! Node.
+
+use std::collections::BTreeSet;
+
+use copepod_api::FieldError;
+use serde_json::{Value, json};
+
+use super::value::{entries, flag, has, list, set, strings, text};
+use super::{names, with_status};
+use crate::resource::{Resource, Scope, Strategy};
+use crate::table::{self, Column};
+use crate::validate::{label_value, qualified_name, report};
+
+const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
+const ROLE_LABEL: &str = "kubernetes.io/role";
+const TAINT_EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
+
+/// Nodes.
+pub fn resource() -> Option<Resource> {
+    super::built_in(names("v1", "nodes", "Node", &["no"], Scope::Cluster), with_status(), Node)
+}
+
+struct Node;
+
+impl Strategy for Node {
+    fn default(&self, object: &mut Value) {
+        super::value::child(object, "spec");
+        if has(object, "/status/capacity")
+            && !has(object, "/status/allocatable")
+            && let Some(status) = object.get_mut("status")
+        {
+            let capacity = status.get("capacity").cloned().unwrap_or_default();
+            set(status, "allocatable", capacity);
+        }
+    }
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (i, taint) in list(object, "/spec/taints").iter().enumerate() {
+            let field = format!("spec.taints[{i}]");
+            let (key, value, effect) = (text(taint, "/key"), text(taint, "/value"), text(taint, "/effect"));
+            report(&mut errors, format!("{field}.key"), &json!(key), qualified_name(key));
+            report(&mut errors, format!("{field}.value"), &json!(value), label_value(value));
+            if effect.is_empty() {
+                errors.push(FieldError::required(format!("{field}.effect"), ""));
+            } else if !TAINT_EFFECTS.contains(&effect) {
+                errors.push(FieldError::not_supported(format!("{field}.effect"), &json!(effect), &TAINT_EFFECTS));
+            }
+            if !seen.insert((key, effect)) {
+                errors.push(FieldError::duplicate(&field, taint));
+            }
+        }
+        let cidrs: Vec<&str> = strings(object, "/spec/podCIDRs").collect();
+        if cidrs.first().is_some_and(|first| *first != text(object, "/spec/podCIDR")) {
+            let message = "must contain the podCIDR as its first entry";
+            errors.push(FieldError::invalid("spec.podCIDRs", &json!(cidrs), message));
+        }
+        errors
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        for field in ["podCIDRs", "providerID"] {
+            let pointer = format!("/spec/{field}");
+            let at = |o: &Value| o.pointer(&pointer).filter(|v| !v.is_null() && **v != "").cloned();
+            if at(old).is_some() && at(new) != at(old) {
+                let message = "node updates may not change podCIDR except from \"\" to valid";
+                let message = if field == "podCIDRs" {
+                    message
+                } else {
+                    "node updates may not change providerID except from \"\" to valid"
+                };
+                errors.push(FieldError::forbidden(format!("spec.{field}"), message));
+            }
+        }
+        errors
+    }
+    fn prepare_create(&self, object: &mut Value) {
+        sync_cidrs(object);
+    }
+    fn prepare_update(&self, new: &mut Value, _old: &Value) {
+        sync_cidrs(new);
+    }
+    fn has_generation(&self) -> bool {
+        false
+    }
+    fn columns(&self) -> Vec<Column> {
+        vec![
+            Column::name(),
+            Column::new("Status", "string", "Whether the node is ready and takes new pods."),
+            Column::new("Roles", "string", "Roles from the node's labels."),
+            Column::age(),
+            Column::new("Version", "string", "Version of the node's agent."),
+            Column::new("Internal-IP", "string", "Address inside the cluster's network.").wide(),
+            Column::new("External-IP", "string", "Address for the world.").wide(),
+            Column::new("OS-Image", "string", "Operating system.").wide(),
+            Column::new("Kernel-Version", "string", "Kernel.").wide(),
+            Column::new("Container-Runtime", "string", "What runs the containers.").wide(),
+        ]
+    }
+    fn cells(&self, object: &Value, now: i64) -> Vec<Value> {
+        let info = |key: &str, none: &str| match text(object, &format!("/status/nodeInfo/{key}")) {
+            "" => json!(none),
+            some => json!(some),
+        };
+        vec![
+            table::name(object),
+            json!(status(object)),
+            json!(roles(object)),
+            table::age(object, now),
+            info("kubeletVersion", ""),
+            json!(address(object, "InternalIP")),
+            json!(address(object, "ExternalIP")),
+            info("osImage", "<unknown>"),
+            info("kernelVersion", "<unknown>"),
+            info("containerRuntimeVersion", "<unknown>"),
+        ]
+    }
+    fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
+        vec![("spec.unschedulable", flag(object, "/spec/unschedulable").to_string())]
+    }
+    fn field_names(&self) -> &'static [&'static str] {
+        &["spec.unschedulable"]
+    }
+}
+
+/// `podCIDR` and `podCIDRs` are two forms of one field: the empty one follows the other.
+fn sync_cidrs(object: &mut Value) {
+    let single = text(object, "/spec/podCIDR").to_string();
+    let first = strings(object, "/spec/podCIDRs").next().unwrap_or_default().to_string();
+    let Some(spec) = object.get_mut("spec") else { return };
+    if first.is_empty() && !single.is_empty() {
+        set(spec, "podCIDRs", json!([single]));
+    } else if single.is_empty() && !first.is_empty() {
+        set(spec, "podCIDR", first);
+    }
+}
+
+fn status(object: &Value) -> String {
+    let ready = list(object, "/status/conditions").iter().find(|c| text(c, "/type") == "Ready");
+    let mut status = match ready.map(|c| text(c, "/status")) {
+        None => "Unknown",
+        Some("True") => "Ready",
+        Some(_) => "NotReady",
+    }
+    .to_string();
+    if flag(object, "/spec/unschedulable") {
+        status.push_str(",SchedulingDisabled");
+    }
+    status
+}
+
+fn roles(object: &Value) -> String {
+    let roles: BTreeSet<&str> = entries(object, "/metadata/labels")
+        .filter_map(|(key, value)| match key.strip_prefix(ROLE_PREFIX) {
+            Some(role) => Some(role),
+            None if key == ROLE_LABEL => value.as_str(),
+            None => None,
+        })
+        .filter(|role| !role.is_empty())
+        .collect();
+    if roles.is_empty() { "<none>".into() } else { roles.into_iter().collect::<Vec<_>>().join(",") }
+}
+
+fn address<'a>(object: &'a Value, type_: &str) -> &'a str {
+    list(object, "/status/addresses")
+        .iter()
+        .find(|a| text(a, "/type") == type_)
+        .map_or("<none>", |a| text(a, "/address"))
+}

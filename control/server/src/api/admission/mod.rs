@@ -1,0 +1,84 @@
+//! Admission: what may be created, changed or deleted beyond an object's own rules, and what the cluster fills in
+//! (addresses, ports, accounts). A chain of [`Admission`]s runs between defaulting and validation.
+
+mod cidr;
+mod namespace;
+mod service;
+mod service_account;
+
+use async_trait::async_trait;
+use copepod_api::ApiError;
+use serde_json::Value;
+use tokio::sync::OwnedMutexGuard;
+
+use super::request::Request;
+
+pub use cidr::{Cidr, CidrError};
+
+/// What a reviewed write does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Operation {
+    /// A new object.
+    Create,
+    /// A change.
+    Update,
+    /// The beginning (or end) of a deletion.
+    Delete,
+}
+
+/// A write under review.
+pub(crate) struct Review<'a> {
+    /// Who asks for what.
+    pub request: &'a Request,
+    /// What is done.
+    pub operation: Operation,
+    /// The object's name.
+    pub name: &'a str,
+    /// The object as it will be stored (for deletions, as it is); admission may change it.
+    pub object: &'a mut Value,
+    /// The object before an update.
+    pub old: Option<&'a Value>,
+    guards: Vec<OwnedMutexGuard<()>>,
+}
+
+impl<'a> Review<'a> {
+    /// A review of one write.
+    pub fn new(
+        request: &'a Request,
+        operation: Operation,
+        name: &'a str,
+        object: &'a mut Value,
+        old: Option<&'a Value>,
+    ) -> Self {
+        Self { request, operation, name, object, old, guards: Vec::new() }
+    }
+    /// Whether the write is to this resource.
+    pub fn is(&self, group: &str, plural: &str) -> bool {
+        let names = &self.request.resource.names;
+        names.group == group && names.plural == plural
+    }
+    /// Keeps a lock until the write is committed.
+    pub fn hold(&mut self, guard: OwnedMutexGuard<()>) {
+        self.guards.push(guard);
+    }
+    /// The locks that must live until the commit.
+    pub fn into_guards(self) -> Vec<OwnedMutexGuard<()>> {
+        self.guards
+    }
+}
+
+/// One rule of the chain.
+#[async_trait]
+pub(crate) trait Admission: Send + Sync {
+    /// Refuses the write, or lets it pass, perhaps changed.
+    async fn admit(&self, review: &mut Review<'_>) -> Result<(), ApiError>;
+}
+
+/// The chain in order.
+pub(crate) fn chain(service_cidr: Cidr, node_ports: std::ops::RangeInclusive<u16>) -> Vec<Box<dyn Admission>> {
+    vec![
+        Box::new(namespace::Lifecycle),
+        Box::new(service_account::DefaultAccount),
+        Box::new(service::Addresses::new(service_cidr, node_ports)),
+    ]
+}

@@ -1,0 +1,129 @@
+//! Request bodies: read within bounds, decoded by content type, checked against the schema.
+
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use copepod_api::{ApiError, Gvk};
+use copepod_core::codec::{self, CodecError, Decoded};
+use copepod_core::schema;
+use http::header;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use serde_json::Value;
+
+use super::object::meta_mut;
+use super::request::{FieldValidation, Request};
+
+/// How long a client may take to send a body.
+const MAX_READ_TIME: Duration = Duration::from_secs(60);
+
+/// Reads a whole body of at most [`codec::MAX_BODY`] bytes; 408 if it takes longer than a minute.
+pub(crate) async fn read(body: Body) -> Result<Bytes, ApiError> {
+    let collected = tokio::time::timeout(MAX_READ_TIME, Limited::new(body, codec::MAX_BODY).collect()).await;
+    let collected = collected.map_err(|_| {
+        let why = format!("the body of the request did not arrive within {} seconds", MAX_READ_TIME.as_secs());
+        ApiError::new(408, "Timeout", why)
+    })?;
+    match collected {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(e) if e.is::<LengthLimitError>() => Err(too_large()),
+        Err(e) => Err(ApiError::bad_request(format!("unable to read the body of the request: {e}"))),
+    }
+}
+
+/// 413.
+pub(crate) fn too_large() -> ApiError {
+    ApiError::too_large(format!("Request entity too large: limit is {}", codec::MAX_BODY))
+}
+
+/// The media type of the request's body, without parameters.
+pub(crate) fn content_type(request: &Request) -> &str {
+    let value = request.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
+}
+
+/// Decodes the body as an object of the request's kind, checked and pruned by its schema.
+pub(crate) fn decode(request: &Request) -> Result<Value, ApiError> {
+    let gvk = request.resource.gvk();
+    let Decoded { mut value, duplicate_fields } = decode_any(request, &gvk)?;
+    check_kind(&value, &gvk)?;
+    check_schema(request, &mut value, &duplicate_fields)?;
+    Ok(value)
+}
+
+/// Decodes the body as one of the server's own kinds (DeleteOptions, Binding, Scale, ...); an absent kind is taken as
+/// meant, another one is refused.
+pub(crate) fn decode_options(request: &Request, kind: &str) -> Result<Value, ApiError> {
+    let mut gvk = request.resource.gvk();
+    gvk.kind = kind.to_string();
+    let value = decode_any(request, &gvk)?.value;
+    let given = value.get("kind").and_then(Value::as_str).unwrap_or_default();
+    if !value.is_object() || !(given.is_empty() || given == kind) {
+        return Err(ApiError::bad_request(format!("{given:?} in the body of the request: it must be a {kind}")));
+    }
+    Ok(value)
+}
+
+fn decode_any(request: &Request, hint: &Gvk) -> Result<Decoded, ApiError> {
+    codec::decode(content_type(request), &request.body, Some(hint)).map_err(|e| match e {
+        CodecError::TooLarge => too_large(),
+        CodecError::UnsupportedMediaType(_) | CodecError::NoProtobuf(_) => {
+            ApiError::unsupported_media_type(e.to_string())
+        }
+        CodecError::Malformed(why) => ApiError::bad_request(format!(
+            "{} in version {:?} cannot be handled as a {}: {why}",
+            hint.kind, hint.version, hint.kind
+        )),
+    })
+}
+
+/// Upstream's refusals of a body that is not what the URL says.
+fn check_kind(value: &Value, want: &Gvk) -> Result<(), ApiError> {
+    let text = |name: &str| value.get(name).and_then(Value::as_str).unwrap_or_default();
+    let (api_version, kind) = (text("apiVersion"), text("kind"));
+    if !value.is_object() {
+        return Err(ApiError::bad_request("the object provided is not a JSON map"));
+    }
+    if kind.is_empty() {
+        return Err(ApiError::bad_request("Object 'Kind' is missing in the body of the request"));
+    }
+    if api_version.is_empty() {
+        return Err(ApiError::bad_request("Object 'apiVersion' is missing in the body of the request"));
+    }
+    if kind != want.kind {
+        return Err(ApiError::bad_request(format!(
+            "{kind} in version {:?} cannot be handled as a {}: converting ({api_version}.{kind}) to ({}.{}): unknown conversion",
+            Gvk::from_api_version(api_version, kind).version,
+            want.kind,
+            want.api_version(),
+            want.kind
+        )));
+    }
+    if api_version != want.api_version() {
+        return Err(ApiError::bad_request(format!(
+            "the API version in the data ({api_version}) does not match the expected API version ({})",
+            want.api_version()
+        )));
+    }
+    Ok(())
+}
+
+/// Checks types and unknown fields by the kind's schema, in place, as `fieldValidation` asks.
+pub(crate) fn check_schema(request: &Request, value: &mut Value, duplicates: &[String]) -> Result<(), ApiError> {
+    let resource = &request.resource;
+    // Of no use to a write, and dropped before the schema may refuse a detail of it.
+    meta_mut(value).remove("managedFields");
+    let found = resource.schema.decode(value).map_err(|e| ApiError::bad_request(e.bad_request(&resource.gvk())))?;
+    match request.field_validation {
+        FieldValidation::Ignore => {}
+        FieldValidation::Warn => {
+            duplicates.iter().chain(&found.unknown).for_each(|line| request.warn(line));
+        }
+        FieldValidation::Strict => {
+            if let Some(e) = schema::strict_error(duplicates, &found.unknown) {
+                return Err(ApiError::bad_request(e.bad_request(&resource.gvk())));
+            }
+        }
+    }
+    Ok(())
+}

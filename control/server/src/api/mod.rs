@@ -1,0 +1,138 @@
+//! The API server: one generic set of handlers over the [`Store`] and the [`Registry`] serves every resource
+//! (invariant 5). Start at [`router`]: it parses the path, finds the resource, and calls the verb's file.
+//!
+//! Reads (`read`, `watch`) copy stored bytes; writes (`create`, `update`, `patch`, `delete`) decode, default, admit
+//! (`admission`), validate and commit. Authentication and authorization are layers outside: every request carries an
+//! [`Identity`] extension.
+
+mod accept;
+pub mod admission;
+mod body;
+mod create;
+mod delete;
+mod discovery;
+mod dispatch;
+pub(crate) mod error;
+mod health;
+mod log;
+mod metrics;
+mod object;
+mod openapi;
+mod patch;
+mod path;
+mod pod;
+mod present;
+mod read;
+mod request;
+mod scale;
+mod selector;
+mod subresources;
+mod update;
+mod watch;
+
+#[cfg(test)]
+mod tests;
+
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+use axum::Router;
+use copepod_api::ApiError;
+use copepod_core::resource::Registry;
+use copepod_store::Store;
+use jiff::Timestamp;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::dialer::NodeDialer;
+use admission::{Admission, Cidr, Review};
+use metrics::Metrics;
+
+/// Requests (watches and logs excepted) that are answered at once; more wait.
+pub const MAX_INFLIGHT: usize = 600;
+/// Requests that wait for a place among [`MAX_INFLIGHT`]; more are told to come back (429).
+pub const MAX_WAITING: usize = 10_000;
+/// How long a request waits for its place before it is told to come back (429).
+pub const MAX_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
+/// Bytes of request bodies in memory at once; a write beyond waits as above.
+pub const MAX_INFLIGHT_BODY_BYTES: usize = 256 << 20;
+
+/// Where the server gets the present time from.
+pub type Clock = Arc<dyn Fn() -> Timestamp + Send + Sync>;
+
+/// What an API server is made of.
+pub struct ApiConfig {
+    /// Where objects live.
+    pub store: Arc<dyn Store>,
+    /// The served resources.
+    pub registry: Registry,
+    /// The way to the nodes.
+    pub dialer: Arc<dyn NodeDialer>,
+    /// The present time.
+    pub clock: Clock,
+    /// Range of cluster IPs.
+    pub service_cidr: Cidr,
+    /// Range of node ports.
+    pub node_ports: RangeInclusive<u16>,
+    /// When cancelled, watches and log streams end and readiness fails.
+    pub shutdown: CancellationToken,
+}
+
+/// A running API server's state, shared by its requests.
+pub struct ApiState {
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) registry: Registry,
+    pub(crate) dialer: Arc<dyn NodeDialer>,
+    pub(crate) shutdown: CancellationToken,
+    pub(crate) metrics: Metrics,
+    pub(crate) documents: openapi::Documents,
+    clock: Clock,
+    admission: Vec<Box<dyn Admission>>,
+    inflight: Semaphore,
+    waiting: Semaphore,
+    /// In KiB.
+    body_room: Semaphore,
+}
+
+impl ApiState {
+    /// Puts a server together; it serves once [`router`] is bound.
+    pub fn new(config: ApiConfig) -> Self {
+        Self {
+            store: config.store,
+            registry: config.registry,
+            dialer: config.dialer,
+            shutdown: config.shutdown,
+            metrics: Metrics::default(),
+            documents: openapi::Documents::default(),
+            clock: config.clock,
+            admission: admission::chain(config.service_cidr, config.node_ports),
+            inflight: Semaphore::new(MAX_INFLIGHT),
+            waiting: Semaphore::new(MAX_WAITING),
+            body_room: Semaphore::new(MAX_INFLIGHT_BODY_BYTES / 1024),
+        }
+    }
+
+    /// The present time.
+    pub(crate) fn now(&self) -> Timestamp {
+        (self.clock)()
+    }
+
+    /// Runs the admission chain.
+    pub(crate) async fn admit(&self, review: &mut Review<'_>) -> Result<(), ApiError> {
+        for rule in &self.admission {
+            rule.admit(review).await?;
+        }
+        Ok(())
+    }
+}
+
+/// The system clock.
+pub fn system_clock() -> Clock {
+    Arc::new(Timestamp::now)
+}
+
+/// The API server as a router: `/api`, `/apis`, `/openapi`, `/version`, `/healthz`, `/livez`, `/readyz`, `/metrics`;
+/// all else is a 404 Status. Requests without an [`Identity`](crate::identity::Identity) extension count as anonymous.
+pub fn router(state: Arc<ApiState>) -> Router {
+    Router::new().fallback(dispatch::serve).with_state(state)
+}

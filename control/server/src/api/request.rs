@@ -1,0 +1,202 @@
+//! One request to a resource: what every handler takes.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use copepod_api::{ApiError, FieldError, GroupResource};
+use copepod_core::resource::Resource;
+use http::HeaderMap;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::ApiState;
+use super::accept::Accept;
+use super::error::invalid_options;
+use super::path::Target;
+
+/// What a request does, in the words of authorization and metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub(crate) enum Verb {
+    Get,
+    List,
+    Watch,
+    Create,
+    Update,
+    Patch,
+    Delete,
+    DeleteCollection,
+}
+
+impl Verb {
+    /// The verb as metrics name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Get => "GET",
+            Self::List => "LIST",
+            Self::Watch => "WATCH",
+            Self::Create => "POST",
+            Self::Update => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::DeleteCollection => "DELETECOLLECTION",
+        }
+    }
+}
+
+/// What to do about unknown and duplicate fields.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum FieldValidation {
+    /// Drop them silently.
+    Ignore,
+    /// Drop them with a Warning header.
+    Warn,
+    /// Refuse the object.
+    Strict,
+}
+
+/// The decoded query string.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Query(Vec<(String, String)>);
+
+impl Query {
+    /// Parses a URI's query; a malformed one is a bad request.
+    pub fn of(uri: &http::Uri) -> Result<Self, ApiError> {
+        let parsed = axum::extract::Query::<Vec<(String, String)>>::try_from_uri(uri);
+        parsed.map(|q| Self(q.0)).map_err(|e| ApiError::bad_request(format!("invalid query string: {e}")))
+    }
+    /// The first value of a parameter, unless empty.
+    pub fn get(&self, name: &str) -> Option<&str> {
+        self.0.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
+    }
+    /// A boolean parameter: present and neither `false` nor `0`.
+    pub fn flag(&self, name: &str) -> bool {
+        let value = self.0.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
+        value.is_some_and(|v| v != "false" && v != "0")
+    }
+    /// An integer parameter.
+    pub fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
+        self.get(name)
+            .map(|v| {
+                v.parse().map_err(|_| ApiError::bad_request(format!("invalid value {v:?} of {name}: not an integer")))
+            })
+            .transpose()
+    }
+    /// A resourceVersion parameter; `None` if unset.
+    pub fn revision(&self, name: &str) -> Result<Option<u64>, ApiError> {
+        self.get(name).map(parse_revision).transpose()
+    }
+}
+
+/// Parses a client's resourceVersion.
+pub(crate) fn parse_revision(text: &str) -> Result<u64, ApiError> {
+    text.parse().map_err(|_| {
+        let e = FieldError::invalid("resourceVersion", &json!(text), "must be a decimal number");
+        ApiError::bad_request(format!("invalid resource version: {e}"))
+    })
+}
+
+/// One request.
+pub(crate) struct Request {
+    pub state: Arc<ApiState>,
+    pub resource: Arc<Resource>,
+    pub target: Target,
+    pub verb: Verb,
+    pub query: Query,
+    pub headers: HeaderMap,
+    pub accept: Accept,
+    pub body: Bytes,
+    pub dry_run: bool,
+    pub field_validation: FieldValidation,
+    warnings: Mutex<Vec<String>>,
+}
+
+/// At most this many Warning headers go with one response.
+const MAX_WARNINGS: usize = 32;
+
+impl Request {
+    /// Checks the options that all writes share.
+    pub fn new(
+        state: Arc<ApiState>,
+        resource: Arc<Resource>,
+        target: Target,
+        verb: Verb,
+        query: Query,
+        headers: HeaderMap,
+        accept: Accept,
+    ) -> Result<Self, ApiError> {
+        let kind = match verb {
+            Verb::Create => "CreateOptions",
+            Verb::Patch => "PatchOptions",
+            Verb::Update => "UpdateOptions",
+            _ => "DeleteOptions",
+        };
+        let dry_run = match query.get("dryRun") {
+            None => false,
+            Some("All") => true,
+            Some(v) => {
+                return Err(invalid_options(kind, FieldError::not_supported("dryRun", &json!([v]), &["All"])));
+            }
+        };
+        let field_validation = match query.get("fieldValidation") {
+            None | Some("Warn") => FieldValidation::Warn,
+            Some("Ignore") => FieldValidation::Ignore,
+            Some("Strict") => FieldValidation::Strict,
+            Some(v) => {
+                let e = FieldError::not_supported("fieldValidation", &json!(v), &["Ignore", "Strict", "Warn"]);
+                return Err(invalid_options(kind, e));
+            }
+        };
+        let (body, warnings) = (Bytes::new(), Mutex::default());
+        Ok(Self { state, resource, target, verb, query, headers, accept, body, dry_run, field_validation, warnings })
+    }
+
+    /// The resource's name in messages.
+    pub fn group_resource(&self) -> GroupResource {
+        self.resource.group_resource()
+    }
+    /// The object's name in the URL, `""` if it has none.
+    pub fn name(&self) -> &str {
+        self.target.name.as_deref().unwrap_or_default()
+    }
+    /// The namespace in the URL.
+    pub fn namespace(&self) -> Option<&str> {
+        self.target.namespace.as_deref()
+    }
+    /// The store's key of an object of this resource and namespace.
+    pub fn key(&self, name: &str) -> String {
+        super::object::key(&self.resource, self.namespace(), name)
+    }
+    /// Adds a Warning header to the response.
+    pub fn warn(&self, text: impl Into<String>) {
+        let mut warnings = self.warnings.lock();
+        if warnings.len() < MAX_WARNINGS {
+            warnings.push(text.into());
+        }
+    }
+    /// The warnings so far.
+    pub fn warnings(&self) -> Vec<String> {
+        self.warnings.lock().clone()
+    }
+    /// The present time as objects carry it.
+    pub fn now(&self) -> String {
+        timestamp(self.state.now())
+    }
+    /// 422 of an object of this kind.
+    pub fn invalid(&self, name: &str, errors: &[FieldError]) -> ApiError {
+        ApiError::invalid(&self.resource.names.group, &self.resource.names.kind, name, errors)
+    }
+    /// The object of a body that must be one of this server's option kinds.
+    pub fn is_empty_body(&self) -> bool {
+        self.body.iter().all(u8::is_ascii_whitespace)
+    }
+}
+
+/// RFC 3339 in whole seconds, as `metav1.Time` prints it.
+pub(crate) fn timestamp(at: jiff::Timestamp) -> String {
+    at.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+}
+
+/// The successful Status of an operation on an object.
+pub(crate) fn success(details: Value) -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}

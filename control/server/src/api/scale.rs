@@ -1,0 +1,89 @@
+//! The scale subresource: an `autoscaling/v1 Scale` seen through the kind's [`ScalePaths`].
+
+use axum::response::Response;
+use copepod_api::{ApiError, FieldError, LabelSelector};
+use copepod_core::resource::ScalePaths;
+use serde_json::{Value, json};
+
+use super::object::{as_map, at_path, meta_str, set_path};
+use super::patch::Patch;
+use super::present::{self, Outcome};
+use super::request::{Request, Verb};
+use super::update::{Part, check_names, update};
+use super::{body, object};
+
+/// GET, PUT and PATCH of `/scale`.
+pub(crate) async fn serve(request: &Request, paths: &ScalePaths) -> Result<Response, ApiError> {
+    let resource = &request.resource;
+    let name = request.name();
+    let outcome = match request.verb {
+        Verb::Get => {
+            let record = request.state.store.get(&request.key(name));
+            Outcome::Stored(record.ok_or_else(|| ApiError::not_found(&request.group_resource(), name))?)
+        }
+        Verb::Update => {
+            let scale = body::decode_options(request, "Scale")?;
+            check_names(request, &scale)?;
+            update(request, name, Part::Main, |old| scaled(request, paths, old, &scale)).await?
+        }
+        Verb::Patch => {
+            let patch = Patch::of(request)?;
+            update(request, name, Part::Main, |old| {
+                let scale = patch.apply_plain(request, &scale_of(paths, old))?;
+                scaled(request, paths, old, &scale)
+            })
+            .await?
+        }
+        _ => return Err(ApiError::method_not_allowed(&request.group_resource(), request.verb.name())),
+    };
+    present::plain(request, 200, &scale_of(paths, &outcome.value(resource)?))
+}
+
+/// The Scale of an object.
+fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
+    let count = |path: &str| at_path(object, path).and_then(Value::as_i64).unwrap_or(0);
+    let mut meta = json!({});
+    for field in ["name", "namespace", "uid", "resourceVersion", "creationTimestamp"] {
+        if let Some(value) = object.pointer(&format!("/metadata/{field}")) {
+            as_map(&mut meta).insert(field.into(), value.clone());
+        }
+    }
+    let mut status = json!({"replicas": count(&paths.status_replicas)});
+    let selector =
+        at_path(object, &paths.selector).filter(|_| !paths.selector.is_empty()).map(|selector| match selector {
+            Value::String(text) => text.clone(),
+            selector => LabelSelector::from_json(selector).unwrap_or_default().to_string(),
+        });
+    if let Some(selector) = selector.filter(|s| !s.is_empty()) {
+        as_map(&mut status).insert("selector".into(), selector.into());
+    }
+    json!({
+        "kind": "Scale", "apiVersion": "autoscaling/v1", "metadata": meta,
+        "spec": {"replicas": count(&paths.spec_replicas)}, "status": status,
+    })
+}
+
+/// The object with the Scale's count, under the Scale's preconditions.
+fn scaled(request: &Request, paths: &ScalePaths, old: &Value, scale: &Value) -> Result<Value, ApiError> {
+    let replicas = match scale.pointer("/spec/replicas") {
+        None | Some(Value::Null) => 0,
+        Some(v) => v.as_i64().filter(|n| i32::try_from(*n).is_ok()).ok_or_else(|| {
+            ApiError::bad_request(format!(
+                "Scale in version \"v1\" cannot be handled as a Scale: spec.replicas: {v} is not an int32"
+            ))
+        })?,
+    };
+    if replicas < 0 {
+        let e = FieldError::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
+        return Err(ApiError::invalid("autoscaling", "Scale", request.name(), &[e]));
+    }
+    let mut new = old.clone();
+    set_path(&mut new, &paths.spec_replicas, json!(replicas));
+    for field in ["resourceVersion", "uid"] {
+        let given = meta_str(scale, field);
+        if !given.is_empty() {
+            object::meta_mut(&mut new).insert(field.into(), given.into());
+        }
+    }
+    Ok(new)
+}

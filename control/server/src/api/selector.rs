@@ -1,0 +1,65 @@
+//! Label and field selectors of lists and watches, matched on the index: no object is decoded.
+
+use copepod_api::{ApiError, FieldSelector, LabelSelector};
+use copepod_core::resource::Resource;
+use copepod_store::Record;
+
+use super::object;
+use super::request::Query;
+
+/// Which objects a list or watch wants.
+#[derive(Debug, Clone)]
+pub(crate) struct Selector {
+    labels: LabelSelector,
+    fields: FieldSelector,
+}
+
+impl Selector {
+    /// From `labelSelector` and `fieldSelector`; fields that the kind does not index are refused.
+    pub fn of(resource: &Resource, query: &Query) -> Result<Self, ApiError> {
+        let text = |name: &str| query.get(name).unwrap_or_default();
+        let parsed = Self {
+            labels: LabelSelector::parse(text("labelSelector"))
+                .map_err(|e| ApiError::bad_request(format!("unable to parse requirement: {e}")))?,
+            fields: FieldSelector::parse(text("fieldSelector")).map_err(ApiError::bad_request)?,
+        };
+        let known = resource.strategy.field_names();
+        for r in parsed.fields.requirements() {
+            let generic = r.path == "metadata.name" || (r.path == "metadata.namespace" && resource.namespaced());
+            if !generic && !known.contains(&r.path.as_str()) {
+                return Err(ApiError::bad_request(format!("field label not supported: {}", r.path)));
+            }
+        }
+        Ok(parsed)
+    }
+
+    /// Whether every object is wanted.
+    pub fn is_empty(&self) -> bool {
+        self.labels.is_empty() && self.fields.is_empty()
+    }
+    /// The only name that can match, if the selector says one.
+    pub fn name(&self) -> Option<&str> {
+        self.fields.exact("metadata.name")
+    }
+    /// The only namespace that can match, if the selector says one.
+    pub fn namespace(&self) -> Option<&str> {
+        self.fields.exact("metadata.namespace")
+    }
+    /// Whether a record is wanted.
+    pub fn takes(&self, resource: &Resource, record: &Record) -> bool {
+        self.labels.matches(&record.attrs.labels) && self.takes_fields(resource, record)
+    }
+
+    fn takes_fields(&self, resource: &Resource, record: &Record) -> bool {
+        if self.fields.is_empty() {
+            return true;
+        }
+        if resource.storage.is_none() {
+            return self.fields.matches(|path| record.attrs.fields.get(path).map(String::as_str));
+        }
+        // The index has the storage resource's fields, not the view's.
+        let Ok(object) = object::decode(resource, record) else { return false };
+        let fields = object::selectable(resource, &object);
+        self.fields.matches(|path| fields.get(path).map(String::as_str))
+    }
+}

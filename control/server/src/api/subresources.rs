@@ -1,0 +1,44 @@
+//! Which subresources a resource has: one table for routing and discovery.
+
+use copepod_core::resource::Resource;
+
+use super::delete::is_namespaces;
+
+/// A subresource.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Sub {
+    /// Last part of the URL.
+    pub name: &'static str,
+    /// Its kind, if not the resource's.
+    pub kind: Option<&'static str>,
+    /// The kind's group and version, if not the resource's.
+    pub api: Option<(&'static str, &'static str)>,
+    /// Verbs as discovery names them.
+    pub verbs: &'static [&'static str],
+}
+
+const STATUS: Sub = Sub { name: "status", kind: None, api: None, verbs: &["get", "patch", "update"] };
+const SCALE: Sub =
+    Sub { name: "scale", kind: Some("Scale"), api: Some(("autoscaling", "v1")), verbs: &["get", "patch", "update"] };
+const BINDING: Sub = Sub { name: "binding", kind: Some("Binding"), api: None, verbs: &["create"] };
+const EVICTION: Sub = Sub { name: "eviction", kind: Some("Eviction"), api: Some(("policy", "v1")), verbs: &["create"] };
+const LOG: Sub = Sub { name: "log", kind: None, api: None, verbs: &["get"] };
+const FINALIZE: Sub = Sub { name: "finalize", kind: None, api: None, verbs: &["update"] };
+
+/// A resource's subresources.
+pub(crate) fn of(resource: &Resource) -> Vec<Sub> {
+    let mut subs = Vec::new();
+    if resource.subresources.status {
+        subs.push(STATUS);
+    }
+    if resource.subresources.scale.is_some() {
+        subs.push(SCALE);
+    }
+    if resource.names.group.is_empty() && resource.names.plural == "pods" {
+        subs.extend([BINDING, EVICTION, LOG]);
+    }
+    if is_namespaces(resource) {
+        subs.push(FINALIZE);
+    }
+    subs
+}

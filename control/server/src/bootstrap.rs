@@ -1,0 +1,131 @@
+//! What every cluster has from the start: the standard namespaces, and the `kubernetes` Service with its endpoints.
+
+use std::fmt::Debug;
+use std::net::IpAddr;
+
+use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use kube::Api;
+use kube::api::{Patch, PatchParams, PostParams};
+use kube::core::NamespaceResourceScope;
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+/// Upstream's standard namespaces.
+pub const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
+/// The Service of the API server, in `default`.
+const NAME: &str = "kubernetes";
+
+/// Where the API server is.
+#[derive(Debug, Clone)]
+pub struct BootstrapInfo {
+    /// The Service's cluster IP: the first address of the service CIDR.
+    pub service_ip: IpAddr,
+    /// The address under which nodes reach the server.
+    pub advertise_ip: IpAddr,
+    /// The server's port.
+    pub port: u16,
+}
+
+/// Makes what is missing and corrects what differs (the server's address may change between starts).
+///
+/// # Errors
+/// The API server refused something; the error says what.
+pub async fn ensure_bootstrap(client: kube::Client, info: BootstrapInfo) -> Result<(), BootstrapError> {
+    let namespaces: Api<Namespace> = Api::all(client.clone());
+    for name in NAMESPACES {
+        let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
+        create(&namespaces, &namespace).await.map_err(BootstrapError::of("Namespace", name))?;
+    }
+    ensure(Api::<Service>::namespaced(client.clone(), "default"), "Service", service(&info)).await?;
+    ensure(Api::<Endpoints>::namespaced(client.clone(), "default"), "Endpoints", endpoints(&info)).await?;
+    ensure(Api::<EndpointSlice>::namespaced(client, "default"), "EndpointSlice", endpoint_slice(&info)).await
+}
+
+/// An object that every cluster has cannot be made.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot set up {kind} {name}: {source}")]
+pub struct BootstrapError {
+    /// The object's kind.
+    pub kind: &'static str,
+    /// The object's name.
+    pub name: String,
+    /// What the API server said.
+    pub source: Box<kube::Error>,
+}
+
+impl BootstrapError {
+    fn of(kind: &'static str, name: &str) -> impl FnOnce(kube::Error) -> Self {
+        let name = name.to_string();
+        move |source| Self { kind, name, source: Box::new(source) }
+    }
+}
+
+fn service(info: &BootstrapInfo) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Service",
+        "metadata": {"name": NAME, "namespace": "default", "labels": {"component": "apiserver", "provider": "kubernetes"}},
+        "spec": {
+            "type": "ClusterIP", "clusterIP": info.service_ip, "clusterIPs": [info.service_ip],
+            "ports": [{"name": "https", "port": 443, "protocol": "TCP", "targetPort": info.port}],
+        },
+    })
+}
+
+fn endpoints(info: &BootstrapInfo) -> Value {
+    json!({
+        "apiVersion": "v1", "kind": "Endpoints",
+        "metadata": {
+            "name": NAME, "namespace": "default",
+            "labels": {"endpointslice.kubernetes.io/skip-mirror": "true"},
+        },
+        "subsets": [{
+            "addresses": [{"ip": info.advertise_ip}],
+            "ports": [{"name": "https", "port": info.port, "protocol": "TCP"}],
+        }],
+    })
+}
+
+fn endpoint_slice(info: &BootstrapInfo) -> Value {
+    json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
+        "metadata": {
+            "name": NAME, "namespace": "default",
+            "labels": {copepod_api::names::LABEL_SERVICE_NAME: NAME},
+        },
+        "addressType": if info.advertise_ip.is_ipv4() { "IPv4" } else { "IPv6" },
+        "endpoints": [{"addresses": [info.advertise_ip], "conditions": {"ready": true}}],
+        "ports": [{"name": "https", "port": info.port, "protocol": "TCP"}],
+    })
+}
+
+/// Creates the object, or merges what we say into the one that is there; a merge that changes nothing writes nothing.
+async fn ensure<K>(api: Api<K>, kind: &'static str, object: Value) -> Result<(), BootstrapError>
+where
+    K: kube::Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Serialize + Debug,
+{
+    let work = async {
+        if !create(&api, &object).await? {
+            api.patch(NAME, &PatchParams::default(), &Patch::Merge(&object)).await?;
+        }
+        Ok(())
+    };
+    work.await.map_err(BootstrapError::of(kind, NAME))
+}
+
+/// Creates an object; false if it is there already.
+async fn create<K>(api: &Api<K>, object: &Value) -> Result<bool, kube::Error>
+where
+    K: Clone + DeserializeOwned + Serialize + Debug,
+{
+    let typed = serde_json::from_value(object.clone()).map_err(kube::Error::SerdeError)?;
+    match api.create(&PostParams::default(), &typed).await {
+        Ok(_) => Ok(true),
+        Err(kube::Error::Api(status)) if status.code == 409 && status.reason == "AlreadyExists" => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,98 @@
+use super::*;
+use std::sync::Arc;
+
+use axum::Router;
+use copepod_api::ApiError;
+use copepod_api::names::USER_APISERVER;
+use copepod_store::{MemoryStore, Options, Store};
+use tokio_util::sync::CancellationToken;
+
+use crate::api::{ApiConfig, ApiState, router, system_clock};
+use crate::identity::Identity;
+use crate::tunnel::TunnelDialer;
+
+/// The API server in process, under the guard that real requests pass.
+fn server() -> (kube::Client, Arc<MemoryStore>) {
+    let store = Arc::new(MemoryStore::new(Options::default()));
+    let state = ApiState::new(ApiConfig {
+        store: store.clone(),
+        registry: copepod_core::kinds::builtin(),
+        dialer: TunnelDialer::new(),
+        clock: system_clock(),
+        service_cidr: "10.43.0.0/16".parse().unwrap(),
+        node_ports: 30000..=32767,
+        shutdown: CancellationToken::new(),
+    });
+    let router = router(Arc::new(state)).layer(axum::middleware::from_fn(crate::auth::guard));
+    (copepod_client::in_process(router, Identity::new(USER_APISERVER, &[])), store)
+}
+
+fn info(advertise: &str, port: u16) -> BootstrapInfo {
+    BootstrapInfo { service_ip: "10.43.0.1".parse().unwrap(), advertise_ip: advertise.parse().unwrap(), port }
+}
+
+async fn get<K>(client: &kube::Client, name: &str) -> Value
+where
+    K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()> + Clone + DeserializeOwned + Serialize + Debug,
+{
+    let object = Api::<K>::namespaced(client.clone(), "default").get(name).await.unwrap();
+    serde_json::to_value(object).unwrap()
+}
+
+#[tokio::test]
+async fn makes_what_every_cluster_has() {
+    let (client, _store) = server();
+    ensure_bootstrap(client.clone(), info("192.0.2.5", 6443)).await.unwrap();
+    for name in NAMESPACES {
+        Api::<Namespace>::all(client.clone()).get(name).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    let expect = |object: &Value, pairs: &[(&str, Value)]| {
+        for (pointer, value) in pairs {
+            assert_eq!(object.pointer(pointer), Some(value), "{pointer} of {object}");
+        }
+    };
+    let service = get::<Service>(&client, NAME).await;
+    expect(
+        &service,
+        &[
+            ("/spec/clusterIP", json!("10.43.0.1")),
+            ("/spec/ports/0/port", json!(443)),
+            ("/spec/ports/0/targetPort", json!(6443)),
+            ("/metadata/labels/component", json!("apiserver")),
+        ],
+    );
+    let endpoints = get::<Endpoints>(&client, NAME).await;
+    let port = ("/subsets/0/ports/0/port", json!(6443));
+    expect(&endpoints, &[("/subsets/0/addresses/0/ip", json!("192.0.2.5")), port]);
+    let slice = get::<EndpointSlice>(&client, NAME).await;
+    expect(
+        &slice,
+        &[
+            ("/metadata/labels/kubernetes.io~1service-name", json!("kubernetes")),
+            ("/endpoints/0/addresses/0", json!("192.0.2.5")),
+            ("/addressType", json!("IPv4")),
+        ],
+    );
+}
+
+#[tokio::test]
+async fn a_restart_changes_only_what_moved() {
+    let (client, store) = server();
+    ensure_bootstrap(client.clone(), info("192.0.2.5", 6443)).await.unwrap();
+    let made = store.current_revision();
+    ensure_bootstrap(client.clone(), info("192.0.2.5", 6443)).await.unwrap();
+    assert_eq!(store.current_revision(), made, "nothing moved");
+    ensure_bootstrap(client.clone(), info("192.0.2.9", 7443)).await.unwrap();
+    assert_eq!(store.current_revision(), made + 3, "Service, Endpoints, EndpointSlice");
+    let slice = get::<EndpointSlice>(&client, NAME).await;
+    assert_eq!(slice.pointer("/endpoints/0/addresses/0"), Some(&json!("192.0.2.9")));
+    assert_eq!(get::<Service>(&client, NAME).await.pointer("/spec/ports/0/targetPort"), Some(&json!(7443)));
+}
+
+#[tokio::test]
+async fn a_refusal_says_of_what() {
+    let refuse = || async { (http::StatusCode::FORBIDDEN, ApiError::new(403, "Forbidden", "no").status().to_string()) };
+    let client = kube::Client::new(Router::new().fallback(refuse), "default");
+    let error = ensure_bootstrap(client, info("192.0.2.5", 6443)).await.unwrap_err().to_string();
+    assert!(error.starts_with("cannot set up Namespace default: "), "{error}");
+}

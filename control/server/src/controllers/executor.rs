@@ -1,0 +1,194 @@
+//! Executes plans: writes through the API, in growing batches, and tells what became of them.
+
+use std::collections::BTreeMap;
+
+use copepod_core::controllers::{Action, Plan};
+use futures::future::join_all;
+use http::{Method, Request};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+/// The most writes of one plan at once. Batches start at one and double, so that what fails, fails once.
+pub(super) const MAX_PARALLEL: usize = 64;
+
+/// Why a plan could not be executed.
+#[derive(Debug)]
+pub(super) enum Failure {
+    /// What was decided on is out of date: decide again.
+    Stale,
+    /// The API refused or failed.
+    Refused {
+        /// Whether it was a create.
+        creating: bool,
+        /// What it said.
+        error: kube::Error,
+    },
+}
+
+/// What was written.
+#[derive(Debug, Default)]
+pub(super) struct Writes {
+    /// The newest revision written, by resource.
+    pub revisions: BTreeMap<String, u64>,
+    /// Created objects' resources and names.
+    pub created: Vec<(String, String)>,
+    /// Deleted objects' resources and names.
+    pub deleted: Vec<(String, String)>,
+}
+
+/// Writes under one identity.
+#[derive(Clone)]
+pub(super) struct Executor {
+    client: kube::Client,
+}
+
+#[derive(Deserialize, Default)]
+struct Written {
+    #[serde(default)]
+    metadata: WrittenMeta,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct WrittenMeta {
+    name: Option<String>,
+    uid: Option<String>,
+    resource_version: Option<String>,
+    deletion_timestamp: Option<String>,
+}
+
+impl Executor {
+    pub fn new(client: kube::Client) -> Self {
+        Self { client }
+    }
+
+    pub fn client(&self) -> &kube::Client {
+        &self.client
+    }
+
+    /// Executes a plan's actions, then its status write. Stops after the batch in which something failed; what was
+    /// written by then is told in either case.
+    pub async fn run(&self, plan: &Plan) -> (Writes, Result<(), Failure>) {
+        let mut writes = Writes::default();
+        let mut rest = plan.actions.as_slice();
+        let mut size = 1;
+        while !rest.is_empty() {
+            let (batch, after) = rest.split_at(size.min(rest.len()));
+            let mut failure = None;
+            for (action, result) in batch.iter().zip(join_all(batch.iter().map(|a| self.act(a))).await) {
+                match result {
+                    Ok(written) => writes.add(action, written),
+                    Err(error) => failure = failure.or_else(|| judge(action, error)),
+                }
+            }
+            if let Some(failure) = failure {
+                return (writes, Err(failure));
+            }
+            rest = after;
+            size = (size * 2).min(MAX_PARALLEL);
+        }
+        if let Some(status) = &plan.status {
+            match self.act(status).await {
+                Ok(written) => writes.add(status, written),
+                Err(error) => {
+                    if let Some(failure) = judge(status, error) {
+                        return (writes, Err(failure));
+                    }
+                }
+            }
+        }
+        (writes, Ok(()))
+    }
+
+    async fn act(&self, action: &Action) -> Result<Written, kube::Error> {
+        match action {
+            Action::Create { target, object } => self.send(Method::POST, &target.collection_path(), object).await,
+            Action::Patch { target, subresource, patch } => {
+                let path =
+                    if subresource.is_empty() { target.path() } else { format!("{}/{subresource}", target.path()) };
+                self.send(Method::PATCH, &path, patch).await
+            }
+            Action::Delete { target, propagation, uid, grace } => {
+                let mut options =
+                    json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": propagation.as_str()});
+                if let Some(options) = options.as_object_mut() {
+                    if let Some(uid) = uid {
+                        options.insert("preconditions".into(), json!({"uid": uid}));
+                    }
+                    if let Some(grace) = grace {
+                        options.insert("gracePeriodSeconds".into(), json!(grace));
+                    }
+                }
+                self.send(Method::DELETE, &target.path(), &options).await
+            }
+        }
+    }
+
+    /// Sends a JSON body and reads a JSON answer.
+    pub async fn send<T: serde::de::DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: &Value,
+    ) -> Result<T, kube::Error> {
+        let kind = if method == Method::PATCH { "application/merge-patch+json" } else { "application/json" };
+        let bytes = serde_json::to_vec(body).map_err(kube::Error::SerdeError)?;
+        let request = Request::builder().method(method).uri(path).header("content-type", kind);
+        self.client.request(request.body(bytes).map_err(kube::Error::HttpError)?).await
+    }
+
+    /// Reads an object's UID and whether it is being deleted; `None` if it is not there.
+    pub async fn look(&self, path: &str) -> Result<Option<(String, bool)>, kube::Error> {
+        let request = Request::builder().uri(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
+        match self.client.request::<Written>(request).await {
+            Ok(found) => {
+                Ok(Some((found.metadata.uid.unwrap_or_default(), found.metadata.deletion_timestamp.is_some())))
+            }
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// What an error means to a plan; `None` if the write's aim is reached anyway.
+fn judge(action: &Action, error: kube::Error) -> Option<Failure> {
+    let creating = matches!(action, Action::Create { .. });
+    if let kube::Error::Api(status) = &error {
+        match status.code {
+            // Gone, or replaced by another of its name: not ours any more.
+            404 if !creating => return None,
+            409 => return Some(Failure::Stale),
+            _ => {}
+        }
+    }
+    Some(Failure::Refused { creating, error })
+}
+
+impl Writes {
+    fn add(&mut self, action: &Action, written: Written) {
+        let resource = &action.target().gvr.resource;
+        let name = written.metadata.name.unwrap_or_else(|| action.target().name.clone());
+        if let Some(revision) = written.metadata.resource_version.and_then(|v| v.parse::<u64>().ok()) {
+            let newest = self.revisions.entry(resource.clone()).or_insert(0);
+            *newest = revision.max(*newest);
+        }
+        match action {
+            Action::Create { .. } => self.created.push((resource.clone(), name)),
+            Action::Delete { .. } => self.deleted.push((resource.clone(), action.target().name.clone())),
+            Action::Patch { .. } => {}
+        }
+    }
+}
+
+/// What the API said, for people.
+pub(super) fn explain(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
+/// Whether an object may not be created because its namespace is going.
+pub(super) fn namespace_going(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains("being terminated"))
+}

@@ -1,0 +1,194 @@
+//! Collects objects whose owners are gone: feeds the graph from every resource's metadata, and acts on its steps.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use copepod_api::Gvr;
+use copepod_client::{Change, Outcome, Shared, WorkQueue};
+use copepod_core::controllers::garbage::{Graph, Step};
+use copepod_core::controllers::{Plan, Target, meta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use kube::api::DynamicObject;
+use kube::core::PartialObjectMeta;
+use kube::runtime::watcher::Config;
+use kube::{Api, Resource};
+use parking_lot::Mutex;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use super::context::{Context, Running, about};
+use super::discovery::Discovery;
+
+/// Owners remembered as gone; beyond, all are forgotten and asked for again.
+const MAX_ABSENT: usize = 10_000;
+/// How soon to ask again about an owner whose kind is not served.
+const UNKNOWN_KIND: Duration = Duration::from_secs(60);
+
+/// What the collector knows.
+#[derive(Default)]
+struct Known {
+    graph: Graph,
+    absent: HashSet<String>,
+}
+
+/// Runs the collector. `reader` watches all resources that no cache holds yet.
+pub(super) fn run(context: Context, reader: kube::Client, discovery: Discovery) -> Running {
+    let queue = context.queue::<String>();
+    let known: Arc<Mutex<Known>> = Arc::default();
+    let caches = context.caches.clone();
+    let feed = Feed { known: known.clone(), queue: queue.clone() };
+    feed.follow(&caches.deployments, meta::deployments());
+    feed.follow(&caches.replica_sets, meta::replicasets());
+    feed.follow(&caches.pods, meta::pods());
+    feed.follow(&caches.services, meta::v1("", "services"));
+    feed.follow(&caches.slices, meta::v1("discovery.k8s.io", "endpointslices"));
+    feed.follow(&caches.endpoints, meta::v1("", "endpoints"));
+    feed.follow(&caches.nodes, meta::v1("", "nodes"));
+    feed.follow(&caches.namespaces, meta::v1("", "namespaces"));
+    feed.follow(&caches.accounts, meta::v1("", "serviceaccounts"));
+    let watches = watch_rest(feed, reader, discovery.clone(), context.token.clone());
+    let collect = context.work(queue, move |context, uid| {
+        let (known, discovery) = (known.clone(), discovery.clone());
+        async move { collect(&context, &known, &discovery, &uid).await }
+    });
+    Box::pin(async move {
+        tokio::join!(watches, collect);
+    })
+}
+
+#[derive(Clone)]
+struct Feed {
+    known: Arc<Mutex<Known>>,
+    queue: WorkQueue<String>,
+}
+
+impl Feed {
+    fn follow<K>(&self, cache: &Shared<K>, gvr: Gvr)
+    where
+        K: Resource + Clone + std::fmt::Debug + Send + Sync + 'static,
+    {
+        let feed = self.clone();
+        cache.on_change(move |change: &Change<K>| {
+            let mut known = feed.known.lock();
+            let mut look = Vec::new();
+            let uid = |object: &K| object.meta().uid.clone().unwrap_or_default();
+            if let Some(old) = &change.old
+                && change.new.as_ref().is_none_or(|new| uid(new) != uid(old))
+            {
+                look.extend(known.graph.forget(&uid(old)));
+            }
+            if let Some(new) = &change.new {
+                known.absent.remove(&uid(new));
+                look.extend(known.graph.observe(&gvr, new.meta()));
+            }
+            drop(known);
+            look.into_iter().for_each(|uid| feed.queue.add(uid));
+        });
+    }
+}
+
+/// Watches the metadata of every served resource that no cache feeds, as resources come and go. Events are left out:
+/// they have no owners and end by themselves.
+async fn watch_rest(feed: Feed, reader: kube::Client, discovery: Discovery, token: CancellationToken) {
+    const CACHED: [(&str, &str); 10] = [
+        ("apps", "deployments"),
+        ("apps", "replicasets"),
+        ("", "pods"),
+        ("", "services"),
+        ("discovery.k8s.io", "endpointslices"),
+        ("", "endpoints"),
+        ("", "nodes"),
+        ("", "namespaces"),
+        ("", "serviceaccounts"),
+        ("events.k8s.io", "events"),
+    ];
+    let skip = |gvr: &Gvr| {
+        CACHED.contains(&(gvr.group.as_str(), gvr.resource.as_str()))
+            || (gvr.group.is_empty() && gvr.resource == "events")
+    };
+    let mut rounds = discovery.rounds();
+    let mut tasks = JoinSet::new();
+    let mut watched: HashMap<Gvr, CancellationToken> = HashMap::new();
+    loop {
+        let served = discovery.all();
+        for served in served.iter().filter(|s| !skip(&s.gvr())) {
+            watched.entry(served.gvr()).or_insert_with_key(|gvr| {
+                let cache: Shared<PartialObjectMeta<DynamicObject>> = Shared::default();
+                feed.follow(&cache, gvr.clone());
+                let child = token.child_token();
+                let api = Api::all_with(reader.clone(), &served.api);
+                tasks.spawn(cache.run(api, Config::default(), child.clone()));
+                child
+            });
+        }
+        if !served.is_empty() {
+            let present: HashSet<Gvr> = served.iter().map(|s| s.gvr()).collect();
+            watched.retain(|gvr, stop| {
+                let keep = present.contains(gvr);
+                if !keep {
+                    stop.cancel();
+                }
+                keep
+            });
+        }
+        tokio::select! {
+            () = token.cancelled() => return,
+            changed = rounds.changed() => if changed.is_err() { return },
+            Some(_) = tasks.join_next(), if !tasks.is_empty() => {}
+        }
+    }
+}
+
+async fn collect(context: &Context, known: &Mutex<Known>, discovery: &Discovery, uid: &str) -> Outcome {
+    let step = {
+        let known = known.lock();
+        known.graph.decide(uid, &known.absent)
+    };
+    match step {
+        Step::Nothing => Outcome::Done,
+        Step::Verify { owners, namespace } => verify(context, known, discovery, &owners, &namespace).await,
+        Step::Act(actions) => {
+            let plan = Plan { actions, ..Plan::nothing(format!("garbage collection of {uid}")) };
+            context.apply(&plan, &about("", "", &Default::default()), "").await.1
+        }
+    }
+}
+
+/// Reads owners that the graph does not know; those that are gone, or of another UID, are noted.
+async fn verify(
+    context: &Context,
+    known: &Mutex<Known>,
+    discovery: &Discovery,
+    owners: &[OwnerReference],
+    namespace: &str,
+) -> Outcome {
+    let mut outcome = Outcome::After(Duration::ZERO);
+    for owner in owners {
+        let Some(served) = discovery.find(&owner.api_version, &owner.kind) else {
+            outcome = Outcome::After(UNKNOWN_KIND);
+            continue;
+        };
+        let scope = if served.namespaced { namespace } else { "" };
+        let gone = if served.namespaced && namespace.is_empty() {
+            // A cluster-scoped object cannot have a namespaced owner.
+            true
+        } else {
+            match context.executor.look(&Target::new(served.gvr(), scope, &owner.name).path()).await {
+                Ok(found) => found.is_none_or(|(uid, _)| uid != owner.uid),
+                Err(_) => return Outcome::Retry,
+            }
+        };
+        if gone {
+            let mut known = known.lock();
+            if known.absent.len() >= MAX_ABSENT {
+                known.absent.clear();
+            }
+            known.absent.insert(owner.uid.clone());
+        } else if outcome == Outcome::After(Duration::ZERO) {
+            // It is there, but its watch has not shown it yet.
+            outcome = Outcome::Retry;
+        }
+    }
+    outcome
+}

@@ -1,0 +1,94 @@
+//! The controllers' driver: watches through the one kube client, asks the pure decisions of `copepod_core`, executes
+//! their plans, and waits until it sees its own writes before it asks again. Every kind has one shared reflector, read
+//! under the controller manager's identity; each controller writes under its own.
+//!
+//! A controller is a small file: which changes concern which keys, what is observed, which decision is asked.
+
+mod caches;
+mod context;
+mod deployment;
+mod discovery;
+mod endpoints;
+mod event_ttl;
+mod executor;
+mod garbage;
+mod namespace;
+mod node_lifecycle;
+mod replicaset;
+mod scheduler;
+mod service_account;
+
+use std::sync::Arc;
+
+use copepod_api::names::{USER_CONTROLLER_MANAGER, USER_SCHEDULER, controller_user};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use caches::Caches;
+use context::Context;
+
+/// What the controllers need to know of the cluster.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// The cluster's CA certificate in PEM, published to every namespace.
+    pub ca_pem: String,
+    /// Seed of back-off jitter and of the scheduler's choice among equal nodes.
+    pub seed: u64,
+}
+
+/// Shared reflectors that others in this process read too: DNS builds its records from them.
+#[derive(Clone)]
+pub struct Views {
+    /// All Services.
+    pub services: copepod_client::Shared<k8s_openapi::api::core::v1::Service>,
+    /// All EndpointSlices.
+    pub slices: copepod_client::Shared<k8s_openapi::api::discovery::v1::EndpointSlice>,
+    /// All Nodes.
+    pub nodes: copepod_client::Shared<k8s_openapi::api::core::v1::Node>,
+}
+
+/// Starts all controllers and the scheduler. `clients` makes a client that acts as the given user. The tasks end when
+/// `token` is cancelled; a panic in one piece of work is contained and retried.
+pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: CancellationToken) -> (JoinSet<()>, Views) {
+    let mut tasks = JoinSet::new();
+    let reader = clients(USER_CONTROLLER_MANAGER);
+    let caches = Arc::new(Caches::default());
+    caches.spawn(&reader, &token, &mut tasks);
+    let discovery = discovery::Discovery::new(reader.clone());
+    tasks.spawn(discovery.clone().run(token.clone()));
+
+    let mut context = |component: &str, user: &str| {
+        Context::new(clients(user), component, caches.clone(), config.seed, token.clone(), &mut tasks)
+    };
+    let controllers = [
+        ("deployment-controller", deployment::run as fn(Context) -> _),
+        ("replicaset-controller", replicaset::run as fn(Context) -> _),
+        ("endpointslice-controller", endpoints::run_slices as fn(Context) -> _),
+        ("endpoint-controller", endpoints::run_endpoints as fn(Context) -> _),
+        ("node-controller", node_lifecycle::run as fn(Context) -> _),
+    ];
+    let mut running: Vec<context::Running> = Vec::new();
+    for (name, run) in controllers {
+        running.push(run(context(name, &controller_user(name))));
+    }
+    let named = |name: &str| controller_user(name);
+    running.push(service_account::run_accounts(context(
+        "service-account-controller",
+        &named("service-account-controller"),
+    )));
+    let publisher = context("root-ca-cert-publisher", &named("root-ca-cert-publisher"));
+    running.push(service_account::run_root_ca(publisher, config.ca_pem.clone()));
+    running.push(namespace::run(context("namespace-controller", &named("namespace-controller")), discovery.clone()));
+    running.push(garbage::run(
+        context("generic-garbage-collector", &named("generic-garbage-collector")),
+        reader,
+        discovery,
+    ));
+    running.push(event_ttl::run(context("ttl-controller", &named("ttl-controller"))));
+    running.push(scheduler::run(context("default-scheduler", USER_SCHEDULER)));
+    for task in running {
+        tasks.spawn(task);
+    }
+    let views = Views { services: caches.services.clone(), slices: caches.slices.clone(), nodes: caches.nodes.clone() };
+    (tasks, views)
+}

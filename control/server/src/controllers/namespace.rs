@@ -1,0 +1,121 @@
+//! Empties namespaces that are being deleted.
+
+use std::time::Duration;
+
+use copepod_api::{GroupResource, Gvr};
+use copepod_client::{Key, Outcome};
+use copepod_core::controllers::namespace::{self, Remains};
+use copepod_core::controllers::{Plan, Target, meta};
+use http::{Method, Request};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use super::context::{Context, Running, about, add_all, now};
+use super::discovery::Discovery;
+use super::executor::explain;
+
+/// How soon to look again at a namespace in which something remains, unless a pod's end comes first.
+const AGAIN: Duration = Duration::from_secs(1);
+/// Objects looked at per resource to say which finalizers hold them.
+const SAMPLE: usize = 100;
+
+/// Runs the controller.
+pub(super) fn run(context: Context, discovery: Discovery) -> Running {
+    let queue = context.queue::<Key>();
+    let caches = context.caches.clone();
+    let q = queue.clone();
+    caches.namespaces.on_change(move |change| {
+        add_all(&q, change.new.as_ref().filter(|n| namespace::waits(n)).map(|n| Key::of(&**n)));
+    });
+    let (q, c) = (queue.clone(), caches.clone());
+    caches.pods.on_change(move |change| {
+        let (None, Some(pod)) = (&change.new, &change.old) else { return };
+        let key = Key::new("", meta::text(&pod.metadata.namespace));
+        add_all(&q, c.namespaces.get(&key).filter(|n| namespace::waits(n)).map(|_| key));
+    });
+    context.work(queue, move |context, key| {
+        let discovery = discovery.clone();
+        async move { empty(&context, &discovery, &key).await }
+    })
+}
+
+async fn empty(context: &Context, discovery: &Discovery, key: &Key) -> Outcome {
+    let Some(object) = context.caches.namespaces.get(key).filter(|n| namespace::waits(n)) else { return Outcome::Done };
+    let served = discovery.all();
+    let mut resources: Vec<Gvr> =
+        served.iter().filter(|s| s.namespaced && s.delete_collection).map(|s| s.gvr()).collect();
+    if resources.is_empty() {
+        return Outcome::Retry;
+    }
+    namespace::order(&mut resources);
+    let mut remains = Remains::default();
+    for gvr in &resources {
+        let shown = GroupResource { group: gvr.group.clone(), resource: gvr.resource.clone() }.to_string();
+        let path = Target::new(gvr.clone(), &key.name, "").collection_path();
+        if let Err(error) = clear(context, &path, &shown, &mut remains).await {
+            remains.failures.push(format!("{shown}: {}", explain(&error)));
+        }
+    }
+    let subject = about("v1", "Namespace", &object.metadata);
+    if !remains.none() {
+        let plan = Plan { status: namespace::status(&object, &remains, now()), ..Plan::nothing("something remains") };
+        context.apply(&plan, &subject, "").await;
+        return Outcome::After(AGAIN);
+    }
+    let (target, body) = namespace::finalized(&object);
+    let path = format!("{}/finalize", target.path());
+    match context.executor.send::<Value>(Method::PUT, &path, &body).await {
+        Ok(_) => Outcome::Done,
+        Err(kube::Error::Api(status)) if status.code == 404 => Outcome::Done,
+        Err(kube::Error::Api(status)) if status.code == 409 => Outcome::Retry,
+        Err(error) => {
+            tracing::warn!(namespace = key.name, error = explain(&error), "cannot finalize");
+            Outcome::Retry
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Listed {
+    #[serde(default)]
+    metadata: ListedMeta,
+    #[serde(default)]
+    items: Option<Vec<Item>>,
+}
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "camelCase", default)]
+struct ListedMeta {
+    remaining_item_count: Option<usize>,
+}
+#[derive(Deserialize)]
+struct Item {
+    #[serde(default)]
+    metadata: ItemMeta,
+}
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct ItemMeta {
+    finalizers: Option<Vec<String>>,
+}
+
+/// Deletes all objects of a resource in a namespace, and counts what remains.
+async fn clear(context: &Context, path: &str, shown: &str, remains: &mut Remains) -> Result<(), kube::Error> {
+    let list = async || -> Result<Listed, kube::Error> {
+        let request = Request::builder().uri(format!("{path}?limit={SAMPLE}"));
+        context.executor.client().request(request.body(Vec::new()).map_err(kube::Error::HttpError)?).await
+    };
+    let count = |l: &Listed| l.items.as_ref().map_or(0, Vec::len) + l.metadata.remaining_item_count.unwrap_or(0);
+    if count(&list().await?) == 0 {
+        return Ok(());
+    }
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
+    context.executor.send::<Value>(Method::DELETE, path, &options).await?;
+    let left = list().await?;
+    if count(&left) > 0 {
+        remains.counts.insert(shown.to_string(), count(&left));
+        for finalizer in left.items.iter().flatten().flat_map(|i| i.metadata.finalizers.iter().flatten()) {
+            *remains.finalizers.entry(finalizer.clone()).or_default() += 1;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,93 @@
+//! Drives the node lifecycle decision: remembers by its own clock when each node's Lease was last renewed.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use copepod_client::{Key, Outcome};
+use copepod_core::controllers::{meta, node_lifecycle, pod};
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use parking_lot::Mutex;
+
+use super::caches::NODE_LEASES;
+use super::context::{Context, Running, about, now};
+
+/// By node: the renewal last seen, and when it was seen.
+type Heartbeats = Arc<Mutex<HashMap<String, (Option<MicroTime>, Timestamp)>>>;
+
+/// Runs the controller.
+pub(super) fn run(context: Context) -> Running {
+    let queue = context.queue::<Key>();
+    let caches = context.caches.clone();
+    let heartbeats: Heartbeats = Arc::default();
+    let (q, beats) = (queue.clone(), heartbeats.clone());
+    caches.nodes.on_change(move |change| {
+        let Some(node) = change.last() else { return };
+        let name = meta::text(&node.metadata.name);
+        if change.new.is_none() {
+            beats.lock().remove(name);
+        }
+        q.add(Key::new("", name));
+    });
+    let (q, c, beats) = (queue.clone(), caches.clone(), heartbeats.clone());
+    caches.leases.on_change(move |change| {
+        let Some(lease) = &change.new else { return };
+        let name = meta::text(&lease.metadata.name);
+        if c.nodes.get(&Key::new("", name)).is_none() {
+            return;
+        }
+        let renewed = lease.spec.as_ref().and_then(|s| s.renew_time.clone());
+        let mut beats = beats.lock();
+        let (seen, at) = beats.entry(name.to_string()).or_insert((None, now()));
+        if *seen != renewed {
+            let was_silent = now().duration_since(*at).unsigned_abs() > node_lifecycle::GRACE;
+            (*seen, *at) = (renewed, now());
+            if was_silent {
+                q.add(Key::new("", name));
+            }
+        }
+    });
+    let (q, c) = (queue.clone(), caches.clone());
+    caches.pods.on_change(move |change| {
+        // A pod that comes to a node which is gone or drives pods out.
+        let Some(name) = change.new.as_ref().map(|p| pod::node_name(p)).filter(|n| !n.is_empty()) else { return };
+        let key = Key::new("", name);
+        let node = c.nodes.get(&key);
+        let taints = node.as_ref().and_then(|n| n.spec.as_ref()?.taints.as_ref());
+        if node.is_none() || taints.is_some_and(|t| t.iter().any(|t| t.effect == "NoExecute")) {
+            q.add(key);
+        }
+    });
+    context.work(queue, move |context, key| {
+        let heartbeats = heartbeats.clone();
+        async move { reconcile(&context, &heartbeats, &key).await }
+    })
+}
+
+async fn reconcile(context: &Context, heartbeats: &Heartbeats, key: &Key) -> Outcome {
+    let caches = &context.caches;
+    let Some(node) = caches.nodes.get(key) else {
+        // A node that registers again within the grace keeps its pods.
+        let mut pods = caches.pods.all();
+        pods.retain(|p| pod::node_name(p) == key.name);
+        if pods.is_empty() {
+            heartbeats.lock().remove(&key.name);
+            return Outcome::Done;
+        }
+        let since = heartbeats.lock().entry(key.name.clone()).or_insert((None, now())).1;
+        let waited = now().duration_since(since).unsigned_abs();
+        if waited < node_lifecycle::GRACE {
+            return Outcome::After(node_lifecycle::GRACE.saturating_sub(waited));
+        }
+        if !matches!(context.executor.look(&format!("/api/v1/nodes/{}", key.name)).await, Ok(None)) {
+            return Outcome::Retry;
+        }
+        let plan = node_lifecycle::node_gone(&key.name, &pods);
+        return context.apply(&plan, &about("v1", "Node", &Default::default()), "").await.1;
+    };
+    let lease = caches.leases.get(&Key::new(NODE_LEASES, &key.name));
+    let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.clone());
+    let last = heartbeats.lock().entry(key.name.clone()).or_insert((renewed, now())).1;
+    let plan = node_lifecycle::reconcile(&node, last, &caches.pods.all(), now());
+    context.apply(&plan, &about("v1", "Node", &node.metadata), &format!("/api/v1/nodes/{}", key.name)).await.1
+}

@@ -1,0 +1,181 @@
+//! The real runtime: pods as `copepod-runtime` sandboxes.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use copepod_runtime::network::{Endpoint, NetError};
+use copepod_runtime::sockets::{NetLimits, PodNet};
+use copepod_runtime::vfs::{self, Mounts, Snapshot, SnapshotFile, Vfs, VfsLimits};
+use copepod_runtime::{Container, ExitReason, LoadError, OutputSink, Runtime, Sandbox};
+
+use crate::runtime::{
+    ContainerExit, ContainerSpec, FileSet, Mount, Output, PodRuntime, PodSandbox, RunningContainer, RuntimeError,
+    SandboxSpec, Stream, Usage, Volume,
+};
+
+/// Hosts pods in wasmtime.
+pub struct WasmRuntime {
+    runtime: Arc<Runtime>,
+}
+
+impl WasmRuntime {
+    /// Hosts pods in this runtime, of which there is one per process.
+    pub fn new(runtime: Arc<Runtime>) -> Self {
+        Self { runtime }
+    }
+}
+
+#[async_trait]
+impl PodRuntime for WasmRuntime {
+    async fn sandbox(&self, spec: SandboxSpec) -> Result<Arc<dyn PodSandbox>, RuntimeError> {
+        let net = PodNet::new(spec.ips.clone(), spec.uplink, NetLimits::default());
+        net.set_host(&spec.hostname, spec.ips);
+        let vfs = Vfs::new(VfsLimits::default());
+        let mut volumes = BTreeMap::new();
+        for (name, volume) in spec.volumes {
+            let made = match volume {
+                Volume::Empty { size_limit } => {
+                    let default = VfsLimits::default();
+                    let bytes = size_limit.unwrap_or(default.bytes);
+                    MadeVolume::Tree(Vfs::new(VfsLimits { bytes, ..default }))
+                }
+                Volume::Files(files) => {
+                    let limits =
+                        VfsLimits { bytes: 2 * crate::volumes::MAX_FILES_BYTES as u64, ..VfsLimits::default() };
+                    let snapshot = Snapshot::new(&snapshot_files(files), limits);
+                    MadeVolume::Files(snapshot.map_err(|e| RuntimeError::Failed(format!("volume {name:?}: {e}")))?)
+                }
+            };
+            volumes.insert(name, made);
+        }
+        let inner = copepod_runtime::SandboxSpec { name: spec.label, hostname: spec.hostname, net: net.clone(), vfs };
+        let sandbox = Sandbox::new(&self.runtime, inner);
+        Ok(Arc::new(WasmSandbox { runtime: self.runtime.clone(), sandbox, net, volumes }))
+    }
+
+    fn capacity(&self) -> usize {
+        self.runtime.capacity().instances as usize
+    }
+}
+
+enum MadeVolume {
+    Tree(Vfs),
+    Files(Arc<Snapshot>),
+}
+
+fn snapshot_files(files: FileSet) -> BTreeMap<String, SnapshotFile> {
+    files.into_iter().map(|(path, f)| (path, SnapshotFile { data: f.data, mode: f.mode })).collect()
+}
+
+struct WasmSandbox {
+    runtime: Arc<Runtime>,
+    sandbox: Sandbox,
+    net: Arc<PodNet>,
+    volumes: BTreeMap<String, MadeVolume>,
+}
+
+impl WasmSandbox {
+    fn files(&self, mut mounts: Vec<Mount>) -> Result<Arc<Mounts>, RuntimeError> {
+        let view = Mounts::new(self.sandbox.spec().vfs.root());
+        // Outer paths first.
+        mounts.sort_by(|a, b| a.path.cmp(&b.path));
+        for m in mounts {
+            let source = match self.volumes.get(&m.volume) {
+                Some(MadeVolume::Tree(tree)) => vfs::Source::Node(tree.root()),
+                Some(MadeVolume::Files(snapshot)) => vfs::Source::Snapshot(snapshot.clone()),
+                None => return Err(RuntimeError::Failed(format!("there is no volume {:?} in the pod", m.volume))),
+            };
+            let mount = vfs::Mount { source, sub_path: m.sub_path, read_only: m.read_only };
+            view.mount(&m.path, mount)
+                .map_err(|e| RuntimeError::Failed(format!("cannot mount volume {:?} at {}: {e}", m.volume, m.path)))?;
+        }
+        Ok(Arc::new(view))
+    }
+}
+
+#[async_trait]
+impl PodSandbox for WasmSandbox {
+    async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn RunningContainer>, RuntimeError> {
+        let program = self.runtime.load(&spec.digest, &spec.artifact).await.map_err(|error| match error {
+            LoadError::Io(why) => RuntimeError::Failed(why),
+            other => RuntimeError::InvalidImage(other.to_string()),
+        })?;
+        let files = self.files(spec.mounts)?;
+        let mut inner = copepod_runtime::ContainerSpec::new(spec.name, program);
+        inner.args = spec.args;
+        inner.env = spec.env;
+        inner.working_dir = spec.working_dir;
+        inner.files = Some(files);
+        inner.memory_limit = spec.memory_limit;
+        inner.cpu_limit = spec.cpu_limit_milli;
+        inner.http_port = spec.ports.first().copied();
+        inner.stdout = Arc::new(Sink { stream: Stream::Stdout, output: spec.output.clone() });
+        inner.stderr = Arc::new(Sink { stream: Stream::Stderr, output: spec.output });
+        let container = self.sandbox.start(inner).map_err(|e| RuntimeError::Failed(e.to_string()))?;
+        Ok(Arc::new(WasmContainer { container }))
+    }
+
+    async fn accept(&self, from: SocketAddr, port: u16) -> Result<Endpoint, NetError> {
+        self.net.accept_from(port, from).await
+    }
+
+    async fn datagram(&self, from: SocketAddr, port: u16, data: Bytes) -> Result<(), NetError> {
+        let own = self.net.ips().iter().find(|ip| ip.is_ipv4() == from.is_ipv4()).ok_or(NetError::Unreachable)?;
+        self.net.deliver_datagram(from, SocketAddr::new(*own, port), data)
+    }
+
+    fn replace_files(&self, volume: &str, files: FileSet) {
+        if let Some(MadeVolume::Files(snapshot)) = self.volumes.get(volume)
+            && let Err(error) = snapshot.replace(&snapshot_files(files))
+        {
+            tracing::warn!(volume, "volume keeps its old files: {error}");
+        }
+    }
+
+    async fn stop(&self) {
+        self.net.close();
+    }
+}
+
+struct WasmContainer {
+    container: Container,
+}
+
+#[async_trait]
+impl RunningContainer for WasmContainer {
+    async fn wait(&self) -> ContainerExit {
+        let exit = self.container.wait().await;
+        let reason = match exit.reason {
+            ExitReason::Completed => "Completed",
+            ExitReason::OutOfMemory => "OOMKilled",
+            _ => "Error",
+        };
+        ContainerExit { code: exit.code, reason, message: exit.message.unwrap_or_default() }
+    }
+
+    /// WASI has no signals that a guest could handle, so that there is nothing to wait for: it ends at once, as a
+    /// process does that leaves SIGTERM alone.
+    fn kill(&self, _grace: Duration) {
+        self.container.kill();
+    }
+
+    fn usage(&self) -> Usage {
+        Usage { cpu: self.container.cpu_time(), memory: self.container.memory_bytes() }
+    }
+}
+
+struct Sink {
+    stream: Stream,
+    output: Arc<dyn Output>,
+}
+
+#[async_trait]
+impl OutputSink for Sink {
+    async fn write(&self, data: Bytes) {
+        self.output.write(self.stream, &data);
+    }
+}

@@ -1,0 +1,359 @@
+//! From a `.wasm` file to a [`Program`]: compiled once per digest by a limited process, kept as a private artifact.
+//!
+//! An artifact is native code that this process will run. It is trusted because this node made it, because only this
+//! user can write the directory, and because its checksum is verified before it is mapped.
+
+use std::io::Write;
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+use std::process::Stdio;
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use sha2::{Digest, Sha256};
+use tokio::io::AsyncReadExt;
+use wasmtime::Engine;
+use wasmtime::component::Component;
+
+use crate::engine::{Compiler, Runtime, engine_config};
+use crate::program::Program;
+
+/// Most compilations at once on a node.
+pub const MAX_COMPILES: usize = 2;
+/// Wall time after which a compilation is given up.
+pub const COMPILE_TIMEOUT: Duration = Duration::from_secs(600);
+/// CPU seconds the compiler's process may use.
+pub const COMPILE_CPU_SECONDS: u64 = 900;
+/// Address space the compiler's process may use, in bytes.
+pub const COMPILE_MEMORY: u64 = 8 << 30;
+/// Largest module that is compiled, in bytes.
+pub const MAX_MODULE_BYTES: u64 = 256 << 20;
+/// Longest error text passed on, in bytes.
+pub const MAX_ERROR_BYTES: usize = 2048;
+/// Loaded programs and remembered failures kept in memory; those in use are not counted out.
+const MAX_SLOTS: usize = 1024;
+/// Ends every artifact, after the SHA-256 of all that is before.
+const SEAL: &[u8; 8] = b"cpodaot1";
+const SEAL_BYTES: usize = 32 + SEAL.len();
+
+/// Why a module cannot be run. The texts are for users.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum LoadError {
+    /// Not `ALGORITHM:HEX`.
+    #[error("bad digest {0:?}")]
+    BadDigest(String),
+    /// The file's content is not what the digest says.
+    #[error("content does not match its digest {0}")]
+    DigestMismatch(String),
+    /// Not wasm at all.
+    #[error("not a WebAssembly module: first bytes are {0}")]
+    NotWasm(String),
+    /// A core module that is no WASI 0.1 command.
+    #[error("a core module without _start, not a component: build a component for wasm32-wasip2")]
+    CoreModule,
+    /// Larger than [`MAX_MODULE_BYTES`].
+    #[error("module of {0} bytes is larger than the limit of {MAX_MODULE_BYTES} bytes")]
+    TooLarge(u64),
+    /// The compiler rejects it, or ran into its own limits.
+    #[error("cannot be compiled: {0}")]
+    Compile(String),
+    /// Imports something that no node offers.
+    #[error("imports \"{0}\", which this node does not offer")]
+    UnknownImport(String),
+    /// An import or export has another type than WASI's.
+    #[error("does not fit this node's interfaces: {0}")]
+    Incompatible(String),
+    /// Neither a command nor an HTTP handler.
+    #[error("exports neither wasi:cli/run nor wasi:http/incoming-handler; {}", exports(.0))]
+    NoEntry(String),
+    /// Both.
+    #[error("exports both wasi:cli/run and wasi:http/incoming-handler; a container runs one of them")]
+    TwoWorlds,
+    /// Built for another WASI.
+    #[error("built for another WASI version than 0.2; it exports: {0}")]
+    WasiVersion(String),
+    /// The disk or the compiler's process failed; trying again may help.
+    #[error("{0}")]
+    Io(String),
+}
+
+impl LoadError {
+    /// Whether the module itself is at fault, so that trying again is of no use.
+    pub fn is_permanent(&self) -> bool {
+        !matches!(self, LoadError::Io(_) | LoadError::DigestMismatch(_))
+    }
+
+    fn io(what: &str, path: &Path, error: impl std::fmt::Display) -> LoadError {
+        LoadError::Io(bounded(&format!("{what} {}: {error}", path.display())))
+    }
+}
+
+fn exports(names: &str) -> String {
+    if names.is_empty() { "it exports nothing".into() } else { format!("it exports: {names}") }
+}
+
+/// What is known of one digest; whoever holds the lock loads it, the others wait.
+#[derive(Default)]
+pub(crate) struct Slot(tokio::sync::Mutex<SlotState>);
+
+#[derive(Default)]
+struct SlotState {
+    program: Weak<Program>,
+    failure: Option<LoadError>,
+}
+
+impl Runtime {
+    /// The program with this digest (`sha256:HEX`), compiled from `wasm_path` unless an artifact is at hand.
+    ///
+    /// However many ask, a module is compiled once. Faults of the module are remembered by digest.
+    pub async fn load(self: &Arc<Self>, digest: &str, wasm_path: &Path) -> Result<Arc<Program>, LoadError> {
+        let name = artifact_name(&self.engine, digest)?;
+        let slot = self.slot(digest);
+        let mut state = slot.0.lock().await;
+        if let Some(program) = state.program.upgrade() {
+            return Ok(program);
+        }
+        if let Some(failure) = &state.failure {
+            return Err(failure.clone());
+        }
+        let loaded = self.load_uncached(digest, wasm_path, &self.config.cache_dir.join(name)).await;
+        match &loaded {
+            Ok(program) => state.program = Arc::downgrade(program),
+            Err(error) if error.is_permanent() => state.failure = Some(error.clone()),
+            Err(_) => {}
+        }
+        loaded
+    }
+
+    fn slot(&self, digest: &str) -> Arc<Slot> {
+        let mut slots = self.slots.lock();
+        if slots.len() >= MAX_SLOTS && !slots.contains_key(digest) {
+            slots.retain(|_, slot| {
+                let idle = slot.0.try_lock().is_ok_and(|state| state.program.strong_count() == 0);
+                !(idle && Arc::strong_count(slot) == 1)
+            });
+        }
+        slots.entry(digest.to_owned()).or_default().clone()
+    }
+
+    async fn load_uncached(
+        self: &Arc<Self>,
+        digest: &str,
+        wasm: &Path,
+        artifact: &Path,
+    ) -> Result<Arc<Program>, LoadError> {
+        let component = match self.open(artifact).await? {
+            Some(component) => component,
+            None => {
+                self.compile(digest, wasm, artifact).await?;
+                let missing = || LoadError::io("artifact", artifact, "not what the compiler was to write");
+                self.open(artifact).await?.ok_or_else(missing)?
+            }
+        };
+        let (runtime, digest) = (self.clone(), digest.to_owned());
+        let program = blocking(move || Program::link(&runtime, &digest, &component)).await??;
+        Ok(Arc::new(program))
+    }
+
+    /// Maps an artifact; `None` if there is none or it is damaged or of another version.
+    async fn open(&self, artifact: &Path) -> Result<Option<Component>, LoadError> {
+        let (engine, artifact) = (self.engine.clone(), artifact.to_owned());
+        blocking(move || {
+            let Ok(bytes) = std::fs::read(&artifact) else { return None };
+            if !is_sealed(&bytes) {
+                tracing::warn!(artifact = %artifact.display(), "damaged artifact, compiling again");
+                return None;
+            }
+            drop(bytes);
+            deserialize(&engine, &artifact)
+                .inspect_err(|error| tracing::warn!(artifact = %artifact.display(), "unusable artifact: {error:#}"))
+                .ok()
+        })
+        .await
+    }
+
+    async fn compile(&self, digest: &str, wasm: &Path, artifact: &Path) -> Result<(), LoadError> {
+        let _slot = self.compiling.acquire().await.map_err(|error| LoadError::Io(error.to_string()))?;
+        let temporary = TemporaryFile::beside(artifact);
+        let (engine, input, expected) = (self.engine.clone(), wasm.to_owned(), digest.to_owned());
+        match &self.config.compiler {
+            Some(compiler) => {
+                blocking(move || {
+                    let bytes = read_module(&input)?;
+                    check_digest(&bytes, &expected)?;
+                    crate::wrap::check(&bytes)
+                })
+                .await??;
+                run_compiler(compiler, wasm, &temporary.0).await?;
+            }
+            None => {
+                let output = temporary.0.clone();
+                blocking(move || {
+                    let bytes = read_module(&input)?;
+                    check_digest(&bytes, &expected)?;
+                    write_artifact(&engine, &bytes, &output)
+                })
+                .await??;
+            }
+        }
+        std::fs::rename(&temporary.0, artifact).map_err(|error| LoadError::io("keeping artifact", artifact, error))
+    }
+}
+
+/// What the compiler's process does: limits itself, compiles the module at `input` and writes the artifact `output`.
+/// Returns the exit code: 0, or 1 with the reason on standard error.
+pub fn child_main(input: &Path, output: &Path) -> i32 {
+    limit_this_process();
+    let compiled = Engine::new(&engine_config())
+        .map_err(|error| LoadError::Io(bounded(&format!("{error:#}"))))
+        .and_then(|engine| write_artifact(&engine, &read_module(input)?, output));
+    match compiled {
+        Ok(()) => 0,
+        Err(LoadError::Compile(reason)) => {
+            let _ = writeln!(std::io::stderr(), "{reason}");
+            1
+        }
+        Err(error) => {
+            let _ = writeln!(std::io::stderr(), "{error}");
+            1
+        }
+    }
+}
+
+fn limit_this_process() {
+    use rustix::process::{Resource, Rlimit, nice, setrlimit};
+    let limit = |value| Rlimit { current: Some(value), maximum: Some(value) };
+    for (resource, value) in [(Resource::As, COMPILE_MEMORY), (Resource::Cpu, COMPILE_CPU_SECONDS), (Resource::Core, 0)]
+    {
+        // A stricter limit that is already there stays.
+        let _ = setrlimit(resource, limit(value));
+    }
+    let _ = nice(10);
+}
+
+async fn run_compiler(compiler: &Compiler, input: &Path, output: &Path) -> Result<(), LoadError> {
+    let failed = |error: std::io::Error| LoadError::io("compiler", &compiler.program, error);
+    let mut child = tokio::process::Command::new(&compiler.program)
+        .args(&compiler.args)
+        .arg(input)
+        .arg(output)
+        .env_clear()
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .kill_on_drop(true)
+        .spawn()
+        .map_err(failed)?;
+    let stderr = child.stderr.take();
+    let run = async {
+        let mut text = Vec::new();
+        if let Some(stderr) = stderr {
+            let mut stderr = stderr.take(MAX_ERROR_BYTES as u64);
+            let _ = stderr.read_to_end(&mut text).await;
+            let _ = tokio::io::copy(&mut stderr.into_inner(), &mut tokio::io::sink()).await;
+        }
+        (child.wait().await, text)
+    };
+    let Ok((status, text)) = tokio::time::timeout(COMPILE_TIMEOUT, run).await else {
+        return Err(LoadError::Compile(format!("not done after {} s", COMPILE_TIMEOUT.as_secs())));
+    };
+    let status = status.map_err(failed)?;
+    let text = String::from_utf8_lossy(&text);
+    match status.code() {
+        Some(0) => Ok(()),
+        Some(1) => Err(LoadError::Compile(bounded(text.trim()))),
+        _ => Err(LoadError::Compile(bounded(format!("compiler ended with {status} {}", text.trim()).trim()))),
+    }
+}
+
+fn read_module(path: &Path) -> Result<Vec<u8>, LoadError> {
+    let size = std::fs::metadata(path).map_err(|error| LoadError::io("module", path, error))?.len();
+    if size > MAX_MODULE_BYTES {
+        return Err(LoadError::TooLarge(size));
+    }
+    let bytes = std::fs::read(path).map_err(|error| LoadError::io("module", path, error))?;
+    match bytes.get(..8) {
+        Some([0, b'a', b's', b'm', 13, 0, 1, 0] | [0, b'a', b's', b'm', 1, 0, 0, 0]) => Ok(bytes),
+        _ => {
+            let first: Vec<String> = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            Err(LoadError::NotWasm(if first.is_empty() { "none: the file is empty".into() } else { first.join(" ") }))
+        }
+    }
+}
+
+fn check_digest(bytes: &[u8], digest: &str) -> Result<(), LoadError> {
+    match digest.strip_prefix("sha256:") {
+        Some(hex) if hex == hex_digest(bytes) => Ok(()),
+        _ => Err(LoadError::DigestMismatch(digest.to_owned())),
+    }
+}
+
+fn hex_digest(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn write_artifact(engine: &Engine, module: &[u8], output: &Path) -> Result<(), LoadError> {
+    let component = crate::wrap::component(module)?;
+    let code =
+        engine.precompile_component(&component).map_err(|error| LoadError::Compile(bounded(&format!("{error:#}"))))?;
+    let written = (|| {
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(output)?;
+        file.write_all(&code)?;
+        file.write_all(&Sha256::digest(&code))?;
+        file.write_all(SEAL)
+    })();
+    written.map_err(|error: std::io::Error| LoadError::io("writing artifact", output, error))
+}
+
+fn is_sealed(bytes: &[u8]) -> bool {
+    let Some((code, seal)) = bytes.len().checked_sub(SEAL_BYTES).and_then(|at| bytes.split_at_checked(at)) else {
+        return false;
+    };
+    seal.split_at_checked(32).is_some_and(|(sum, mark)| mark == SEAL && sum == Sha256::digest(code).as_slice())
+}
+
+#[allow(unsafe_code)]
+fn deserialize(engine: &Engine, artifact: &Path) -> wasmtime::Result<Component> {
+    // SAFETY: the file was written by this node's compiler into a directory that only this user can enter, its
+    // checksum was verified, it is never written again once renamed into place, and the engine checks that it was
+    // compiled for this version and configuration.
+    unsafe { Component::deserialize_file(engine, artifact) }
+}
+
+/// `HEX-COMPATIBILITY.cwasm`: another engine version or CPU finds other files.
+fn artifact_name(engine: &Engine, digest: &str) -> Result<String, LoadError> {
+    use std::hash::{DefaultHasher, Hash, Hasher};
+    let hex = digest.strip_prefix("sha256:").filter(|hex| hex.len() == 64);
+    let hex = hex.filter(|hex| hex.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')));
+    let hex = hex.ok_or_else(|| LoadError::BadDigest(bounded(digest)))?;
+    let mut hasher = DefaultHasher::new();
+    engine.precompile_compatibility_hash().hash(&mut hasher);
+    Ok(format!("{hex}-{:016x}.cwasm", hasher.finish()))
+}
+
+/// Removed when dropped, unless renamed before.
+struct TemporaryFile(PathBuf);
+
+impl TemporaryFile {
+    fn beside(path: &Path) -> TemporaryFile {
+        TemporaryFile(path.with_extension(format!("{:016x}.tmp", rand::random::<u64>())))
+    }
+}
+
+impl Drop for TemporaryFile {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, LoadError> {
+    tokio::task::spawn_blocking(work).await.map_err(|error| LoadError::Io(bounded(&format!("node fault: {error}"))))
+}
+
+/// At most [`MAX_ERROR_BYTES`] of `text`, cut at a character.
+pub(crate) fn bounded(text: &str) -> String {
+    if text.len() <= MAX_ERROR_BYTES {
+        return text.to_owned();
+    }
+    format!("{}...", text.get(..text.floor_char_boundary(MAX_ERROR_BYTES)).unwrap_or_default())
+}

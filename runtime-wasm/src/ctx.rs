@@ -1,0 +1,62 @@
+//! What one guest instance can reach: the data of its wasmtime store.
+
+use std::sync::Arc;
+
+use wasmtime::component::ResourceTable;
+use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
+use wasmtime_wasi_io::IoView;
+
+use crate::filesystem::{FilesystemCtxView, FilesystemView};
+use crate::limits::Limiter;
+use crate::outgoing::OutgoingHttp;
+use crate::sockets::{PodNet, SocketsCtxView, SocketsView};
+use crate::vfs::Mounts;
+
+/// The data of one store. Every WASI interface that the guest imports works on fields of this and on nothing else.
+pub struct GuestCtx {
+    /// Handles the guest holds: streams, sockets, descriptors, bodies. Bounded.
+    pub table: ResourceTable,
+    /// Arguments, environment, stdio, clocks and randomness.
+    pub(crate) wasi: WasiCtx,
+    /// Limits of wasi:http.
+    pub(crate) http: WasiHttpCtx,
+    /// Where requests that the guest makes go.
+    pub(crate) outgoing: OutgoingHttp,
+    /// Charges this instance's memory to its container.
+    pub(crate) limiter: Limiter,
+    /// The pod's network.
+    pub(crate) net: Arc<PodNet>,
+    /// The container's files.
+    pub(crate) files: Arc<Mounts>,
+}
+
+impl WasiView for GuestCtx {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        WasiCtxView { ctx: &mut self.wasi, table: &mut self.table }
+    }
+}
+
+impl IoView for GuestCtx {
+    fn table(&mut self) -> &mut ResourceTable {
+        &mut self.table
+    }
+}
+
+impl WasiHttpView for GuestCtx {
+    fn http(&mut self) -> WasiHttpCtxView<'_> {
+        WasiHttpCtxView { hooks: &mut self.outgoing, table: &mut self.table, ctx: &mut self.http }
+    }
+}
+
+impl FilesystemView for GuestCtx {
+    fn filesystem(&mut self) -> FilesystemCtxView<'_> {
+        FilesystemCtxView { table: &mut self.table, mounts: &self.files }
+    }
+}
+
+impl SocketsView for GuestCtx {
+    fn sockets(&mut self) -> SocketsCtxView<'_> {
+        SocketsCtxView { table: &mut self.table, net: &self.net }
+    }
+}

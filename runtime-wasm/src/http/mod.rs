@@ -1,0 +1,394 @@
+//! `wasi:http/incoming-handler` components as in-process HTTP servers: an instance per request, none while idle.
+
+mod answer;
+
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+use std::time::{Duration, Instant};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use futures::FutureExt;
+use http::{HeaderValue, Request, Response, header};
+use http_body_util::BodyExt;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use parking_lot::Mutex;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio_util::sync::CancellationToken;
+use wasmtime::{PoolConcurrencyLimitError, Store};
+use wasmtime_wasi_http::WasiHttpView;
+use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
+use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
+use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+
+use answer::{Answer, CutOnDrop, Failure, Listened};
+
+use crate::ctx::GuestCtx;
+use crate::engine::Runtime;
+use crate::instance::{Outputs, Template};
+use crate::limits::{CpuMeter, Metered, OutOfMemory};
+use crate::network::{ByteStream, HttpBody, HttpHandler};
+use crate::outgoing::body_error;
+use crate::sandbox::{Ending, Exit};
+
+/// How long after a response was sent, or its client went away, the guest may go on.
+pub const LINGER: Duration = Duration::from_secs(30);
+/// How long an instance that may serve more requests is kept without any.
+pub const IDLE_INSTANCE: Duration = Duration::from_secs(10);
+/// How long a connection may take to send a request's headers.
+const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bounds of an HTTP container.
+#[derive(Debug, Clone)]
+pub struct HttpLimits {
+    /// Requests one instance serves, one after another, before it is replaced. 1: nothing is ever shared between
+    /// requests.
+    pub requests_per_instance: u32,
+    /// Requests served at once; more wait.
+    pub max_concurrency: usize,
+    /// Requests that wait; more are answered with 503.
+    pub max_queued: usize,
+    /// How long a request may wait for its turn (then 503), and how long the guest may take to send response
+    /// headers (then 504).
+    pub timeout: Duration,
+}
+
+impl Default for HttpLimits {
+    fn default() -> HttpLimits {
+        let timeout = Duration::from_secs(60);
+        HttpLimits { requests_per_instance: 1, max_concurrency: 256, max_queued: 1024, timeout }
+    }
+}
+
+/// Serves HTTP/1.1 and HTTP/2 (prior knowledge) on a byte pipe by calling `handler`, until the peer closes.
+///
+/// Fails when the peer does not speak HTTP or goes away in the middle.
+pub async fn serve_stream(handler: Arc<dyn HttpHandler>, stream: ByteStream) -> anyhow::Result<()> {
+    let service = hyper::service::service_fn(move |request: Request<hyper::body::Incoming>| {
+        let handler = handler.clone();
+        async move {
+            let request = request.map(|body| body.map_err(anyhow::Error::from).boxed_unsync());
+            Ok::<_, std::convert::Infallible>(handler.handle(request).await)
+        }
+    });
+    let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
+    server.http2().timer(TokioTimer::new());
+    server.serve_connection(TokioIo::new(stream), service).await.map_err(|error| anyhow::anyhow!("{error}"))
+}
+
+/// The handler of one HTTP container.
+#[derive(Clone)]
+pub(crate) struct HttpServer(Arc<Shared>);
+
+struct Shared {
+    runtime: Arc<Runtime>,
+    pre: ProxyPre<GuestCtx>,
+    template: Template,
+    meter: Arc<CpuMeter>,
+    limits: HttpLimits,
+    permits: Arc<Semaphore>,
+    queued: AtomicUsize,
+    idle: Mutex<Vec<(Instant, Instance)>>,
+    reaping: AtomicBool,
+    cancel: CancellationToken,
+    ending: Ending,
+}
+
+struct Instance {
+    store: Store<GuestCtx>,
+    proxy: Proxy,
+    outputs: Outputs,
+    served: u32,
+}
+
+type GuestAnswer = Result<Response<HyperOutgoingBody>, ErrorCode>;
+
+impl HttpServer {
+    pub(crate) fn new(
+        runtime: Arc<Runtime>,
+        pre: ProxyPre<GuestCtx>,
+        template: Template,
+        meter: Arc<CpuMeter>,
+        limits: HttpLimits,
+        cancel: CancellationToken,
+        ending: Ending,
+    ) -> HttpServer {
+        let permits = Arc::new(Semaphore::new(limits.max_concurrency.clamp(1, Semaphore::MAX_PERMITS)));
+        let shared = Arc::new(Shared {
+            runtime,
+            pre,
+            template,
+            meter,
+            limits,
+            permits,
+            queued: AtomicUsize::new(0),
+            idle: Mutex::default(),
+            reaping: AtomicBool::new(false),
+            cancel,
+            ending,
+        });
+        let weak = Arc::downgrade(&shared);
+        shared.template.budget.on_pressure(move || {
+            if let Some(shared) = weak.upgrade() {
+                shared.drop_idle(Duration::ZERO);
+            }
+        });
+        HttpServer(shared)
+    }
+
+    /// Drops instances that wait for work.
+    pub(crate) fn drop_idle(&self) {
+        self.0.drop_idle(Duration::ZERO);
+    }
+}
+
+#[async_trait]
+impl HttpHandler for HttpServer {
+    async fn handle(&self, request: Request<HttpBody>) -> Response<HttpBody> {
+        self.0.serve(request).await.unwrap_or_else(Failure::into_response)
+    }
+}
+
+impl Shared {
+    async fn serve(self: &Arc<Self>, request: Request<HttpBody>) -> Result<Response<HttpBody>, Failure> {
+        let permit = self.permit().await?;
+        let (answer, answered) = oneshot::channel();
+        // The response's body holds the sender: the task learns from its end that nobody listens any more.
+        let (listener, listening) = oneshot::channel::<()>();
+        let answer = Answer { sender: Arc::new(Mutex::new(Some(answer))), cut: Arc::default() };
+        let cut = answer.cut.clone();
+        let task = self.clone().run(request, answer, listening, permit);
+        let task = self.runtime.spawn(task).ok_or(Failure::Unavailable("node is stopping"))?;
+        let task = AbortOnDrop::new(task);
+        match tokio::time::timeout(self.limits.timeout, answered).await {
+            Ok(Ok(answer)) => {
+                task.release();
+                Ok(answer?.map(|body| Listened { body, cut, _listener: listener }.boxed_unsync()))
+            }
+            Ok(Err(_)) if self.cancel.is_cancelled() => Err(Failure::Unavailable("container was stopped")),
+            Ok(Err(_)) => Err(Failure::Guest),
+            Err(_) => {
+                let text = format!("no response within {} s, request abandoned", self.limits.timeout.as_secs());
+                self.complain(&text).await;
+                Err(Failure::Timeout)
+            }
+        }
+    }
+
+    async fn permit(&self) -> Result<OwnedSemaphorePermit, Failure> {
+        if self.cancel.is_cancelled() {
+            return Err(Failure::Unavailable("container was stopped"));
+        }
+        if let Ok(permit) = self.permits.clone().try_acquire_owned() {
+            return Ok(permit);
+        }
+        let _queued = Queued::enter(&self.queued, self.limits.max_queued)
+            .ok_or(Failure::Unavailable("too many requests are waiting"))?;
+        match tokio::time::timeout(self.limits.timeout, self.permits.clone().acquire_owned()).await {
+            Ok(Ok(permit)) => Ok(permit),
+            _ => Err(Failure::Unavailable("waited too long for its turn")),
+        }
+    }
+
+    /// One request, on the guests' threads, to the end of the guest's work for it.
+    async fn run(
+        self: Arc<Self>,
+        request: Request<HttpBody>,
+        answer: Answer,
+        listening: oneshot::Receiver<()>,
+        _permit: OwnedSemaphorePermit,
+    ) {
+        let line = format!("{} {}", request.method(), request.uri().path());
+        let call = AssertUnwindSafe(self.call(request, answer.clone())).catch_unwind();
+        let nobody_listens = async {
+            let _ = listening.await;
+            tokio::time::sleep(LINGER).await;
+        };
+        let result = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => return,
+            result = Metered::new(call, self.meter.clone()) => result,
+            () = nobody_listens => return,
+        };
+        let (failure, reason) = match result {
+            Ok(Ok(())) => (Failure::Guest, None),
+            Ok(Err((failure, reason))) => (failure, Some(reason)),
+            Err(_) => (Failure::Guest, Some("node fault".to_owned())),
+        };
+        let unanswered = answer.send(Err(failure));
+        let reason = reason.or_else(|| unanswered.then(|| "no response was set".to_owned()));
+        if let Some(reason) = reason {
+            self.complain(&format!("{line}: {reason}")).await;
+        }
+    }
+
+    async fn call(self: &Arc<Self>, request: Request<HttpBody>, answer: Answer) -> Result<(), (Failure, String)> {
+        let mut instance = match self.idle_instance() {
+            Some(instance) => instance,
+            None => self.instantiate().await?,
+        };
+        // Declared after the instance, so that the client's side is told before the body's writer goes.
+        let cut = CutOnDrop(Some(answer.cut.clone()));
+        let bad_request = |error: wasmtime::Error| (Failure::BadRequest, format!("{error:#}"));
+        let request = with_host(request).map(|body| body.map_err(body_error).boxed_unsync());
+        let mut http = instance.store.data_mut().http();
+        let request = http.new_incoming_request(Scheme::Http, request).map_err(bad_request)?;
+        let out = http
+            .new_response_outparam_from_callback(move |guest: GuestAnswer| {
+                answer.send(match guest {
+                    Ok(response) => Ok(response.map(|body| body.map_err(anyhow::Error::from).boxed_unsync())),
+                    Err(_) => Err(Failure::Guest),
+                });
+            })
+            .map_err(bad_request)?;
+        let handler = instance.proxy.wasi_http_incoming_handler();
+        let called = handler.call_handle(&mut instance.store, request, out).await;
+        instance.outputs.drain().await;
+        match called {
+            Ok(()) => {
+                cut.disarm();
+                instance.served = instance.served.saturating_add(1);
+                if instance.served < self.limits.requests_per_instance {
+                    self.keep(instance);
+                }
+                Ok(())
+            }
+            Err(error) => {
+                let exit = Exit::of_error(&error);
+                if error.downcast_ref::<OutOfMemory>().is_some() {
+                    self.end(exit.clone());
+                }
+                Err((Failure::Guest, exit.message.unwrap_or_else(|| format!("exited with code {}", exit.code))))
+            }
+        }
+    }
+
+    async fn instantiate(&self) -> Result<Instance, (Failure, String)> {
+        let (mut store, outputs) = self.template.store();
+        match self.pre.instantiate_async(&mut store).await {
+            Ok(proxy) => Ok(Instance { store, proxy, outputs, served: 0 }),
+            Err(error) => {
+                drop(store);
+                outputs.drain().await;
+                if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
+                    return Err((Failure::Unavailable("node is at its capacity of instances"), format!("{error:#}")));
+                }
+                let exit = Exit::of_error(&error);
+                let reason = exit.message.clone().unwrap_or_default();
+                if let Some(memory) = error.downcast_ref::<OutOfMemory>() {
+                    // Others hold the memory: this request may come back. Too much by itself: it will never fit.
+                    if memory.own <= memory.limit {
+                        return Err((Failure::Unavailable("container's memory is in use"), reason));
+                    }
+                    self.end(exit);
+                }
+                Err((Failure::Guest, reason))
+            }
+        }
+    }
+
+    fn end(&self, exit: Exit) {
+        self.ending.end(exit);
+        self.cancel.cancel();
+    }
+
+    fn idle_instance(&self) -> Option<Instance> {
+        self.idle.lock().pop().map(|(_, instance)| instance)
+    }
+
+    fn keep(self: &Arc<Self>, instance: Instance) {
+        if self.cancel.is_cancelled() {
+            return;
+        }
+        self.idle.lock().push((Instant::now(), instance));
+        if !self.reaping.swap(true, Ordering::AcqRel) {
+            let reaper = reap(Arc::downgrade(self));
+            self.runtime.spawn(reaper);
+        }
+    }
+
+    /// Drops instances idle for `age` or longer; the longest idle come first in the list.
+    fn drop_idle(&self, age: Duration) -> bool {
+        let mut idle = self.idle.lock();
+        let old = idle.iter().take_while(|(since, _)| since.elapsed() >= age).count();
+        let gone: Vec<_> = idle.drain(..old).collect();
+        let left = !idle.is_empty();
+        drop(idle);
+        drop(gone);
+        left
+    }
+
+    async fn complain(&self, text: &str) {
+        self.template.stderr.write(Bytes::from(format!("copepod: {text}\n"))).await;
+    }
+}
+
+/// Drops idle instances as they grow old, until there are none.
+async fn reap(server: Weak<Shared>) {
+    loop {
+        tokio::time::sleep(IDLE_INSTANCE / 2).await;
+        let Some(server) = server.upgrade() else { return };
+        if !server.drop_idle(IDLE_INSTANCE) {
+            server.reaping.store(false, Ordering::Release);
+            // One may have come back just now, seen the flag, and relied on this task.
+            if server.idle.lock().is_empty() || server.reaping.swap(true, Ordering::AcqRel) {
+                return;
+            }
+        }
+    }
+}
+
+fn with_host(mut request: Request<HttpBody>) -> Request<HttpBody> {
+    if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
+        request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
+    }
+    request
+}
+
+/// A place in the queue.
+struct Queued<'a>(&'a AtomicUsize);
+
+impl Queued<'_> {
+    fn enter(queued: &AtomicUsize, max: usize) -> Option<Queued<'_>> {
+        let place = Queued(queued);
+        (queued.fetch_add(1, Ordering::Relaxed) < max).then_some(place)
+    }
+}
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// A task that ends with its owner.
+pub(crate) struct AbortOnDrop<T> {
+    task: tokio::task::JoinHandle<T>,
+    armed: bool,
+}
+
+impl<T> AbortOnDrop<T> {
+    pub(crate) fn new(task: tokio::task::JoinHandle<T>) -> AbortOnDrop<T> {
+        AbortOnDrop { task, armed: true }
+    }
+
+    /// Waits for the task; `None` if it panicked or was aborted.
+    pub(crate) async fn join(&mut self) -> Option<T> {
+        (&mut self.task).await.ok()
+    }
+
+    /// Lets the task go on by itself.
+    fn release(mut self) {
+        self.armed = false;
+    }
+}
+
+impl<T> Drop for AbortOnDrop<T> {
+    fn drop(&mut self) {
+        if self.armed {
+            self.task.abort();
+        }
+    }
+}

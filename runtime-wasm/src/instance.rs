@@ -1,0 +1,88 @@
+//! How instances of one container are made: one store each, all charged to the container's accounts.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use wasmtime::component::ResourceTable;
+use wasmtime::{Engine, Store, UpdateDeadline};
+use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi_http::WasiHttpCtx;
+
+use crate::ctx::GuestCtx;
+use crate::limits::{Limiter, MemoryBudget};
+use crate::outgoing::OutgoingHttp;
+use crate::sockets::PodNet;
+use crate::stdio::{Output, OutputSink};
+use crate::vfs::Mounts;
+
+/// Most handles (streams, sockets, descriptors, bodies) that one instance holds.
+pub const MAX_HANDLES: usize = 16_384;
+/// Most bytes of lists and strings that a guest passes to the host in one call.
+pub const MAX_HOSTCALL_BYTES: usize = 16 << 20;
+/// Most random bytes in one call.
+pub const MAX_RANDOM_BYTES: u64 = 1 << 20;
+/// How long an ended guest's last output may take to be written.
+const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What all instances of a container have in common.
+pub(crate) struct Template {
+    pub(crate) engine: Engine,
+    pub(crate) args: Vec<String>,
+    pub(crate) env: Vec<(String, String)>,
+    pub(crate) working_dir: Option<String>,
+    pub(crate) stdout: Arc<dyn OutputSink>,
+    pub(crate) stderr: Arc<dyn OutputSink>,
+    pub(crate) budget: Arc<MemoryBudget>,
+    pub(crate) net: Arc<PodNet>,
+    pub(crate) files: Arc<Mounts>,
+}
+
+/// An instance's output streams, which outlive its store.
+pub(crate) struct Outputs {
+    stdout: Output,
+    stderr: Output,
+}
+
+impl Outputs {
+    /// Waits, within reason, until what the guest wrote is with the sinks.
+    pub(crate) async fn drain(&self) {
+        let both = async { tokio::join!(self.stdout.drain(), self.stderr.drain()) };
+        if tokio::time::timeout(DRAIN_TIMEOUT, both).await.is_err() {
+            tracing::warn!("a guest's last output was not taken in {} s and is lost", DRAIN_TIMEOUT.as_secs());
+        }
+    }
+}
+
+impl Template {
+    /// A store for one instance, limited and interruptible.
+    pub(crate) fn store(&self) -> (Store<GuestCtx>, Outputs) {
+        let outputs = Outputs { stdout: Output::new(self.stdout.clone()), stderr: Output::new(self.stderr.clone()) };
+        let mut wasi = WasiCtx::builder();
+        wasi.args(&self.args)
+            .envs(&self.env)
+            .stdout(outputs.stdout.clone())
+            .stderr(outputs.stderr.clone())
+            .max_random_size(MAX_RANDOM_BYTES);
+        if let Some(dir) = &self.working_dir {
+            wasi.initial_cwd(dir);
+        }
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(MAX_HANDLES);
+        let ctx = GuestCtx {
+            table,
+            wasi: wasi.build(),
+            http: WasiHttpCtx::new(),
+            outgoing: OutgoingHttp { net: self.net.clone() },
+            limiter: Limiter::new(self.budget.clone()),
+            net: self.net.clone(),
+            files: self.files.clone(),
+        };
+        let mut store = Store::new(&self.engine, ctx);
+        store.limiter(|ctx| &mut ctx.limiter);
+        store.set_hostcall_fuel(MAX_HOSTCALL_BYTES);
+        store.set_max_component_handles(MAX_HANDLES);
+        store.set_epoch_deadline(1);
+        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
+        (store, outputs)
+    }
+}

@@ -1,0 +1,30 @@
+//! Pod sandboxes in wasmtime: engine, compile cache, limits, virtual filesystem, loopback and sockets, HTTP, stdio.
+//! Knows wasm and WASI; knows nothing of Kubernetes (invariant 4).
+
+pub mod compile;
+pub mod ctx;
+pub mod engine;
+pub mod filesystem;
+mod http;
+mod instance;
+pub mod limits;
+mod link;
+pub mod network;
+pub mod outgoing;
+pub mod program;
+pub mod sandbox;
+pub mod sockets;
+pub mod stdio;
+pub mod vfs;
+mod wrap;
+
+pub use crate::http::{HttpLimits, serve_stream};
+pub use compile::LoadError;
+pub use engine::{Capacity, Compiler, Runtime, RuntimeConfig, RuntimeError};
+pub use network::{ByteStream, Endpoint, HttpBody, HttpHandler, NetError, Uplink};
+pub use program::{Kind, Program};
+pub use sandbox::{Container, ContainerSpec, Exit, ExitReason, Sandbox, SandboxSpec, StartError};
+pub use stdio::OutputSink;
+
+#[cfg(test)]
+mod tests;

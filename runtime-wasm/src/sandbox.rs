@@ -1,0 +1,355 @@
+//! A pod's sandbox and its containers: start, wait, kill, account.
+
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::FutureExt;
+use tokio::sync::watch;
+use tokio_util::sync::CancellationToken;
+use wasmtime_wasi::I32Exit;
+use wasmtime_wasi::p2::bindings::CommandPre;
+
+use crate::compile::bounded;
+use crate::ctx::GuestCtx;
+use crate::engine::Runtime;
+use crate::http::{HttpLimits, HttpServer};
+use crate::instance::Template;
+use crate::limits::{CpuMeter, MemoryBudget, Metered, OutOfMemory};
+use crate::network::NetError;
+use crate::program::{Pre, Program};
+use crate::sockets::PodNet;
+use crate::stdio::{Discard, OutputSink};
+use crate::vfs::{Mounts, Vfs};
+
+/// The port of an HTTP container that names none.
+pub const DEFAULT_HTTP_PORT: u16 = 80;
+/// Exit code of a container that was killed or ran out of memory: 128 + SIGKILL.
+pub const KILLED: i32 = 137;
+/// Exit code of a container whose guest trapped: 128 + SIGABRT.
+pub const TRAPPED: i32 = 134;
+/// Exit code of a container that this node failed.
+pub const NODE_FAULT: i32 = 128;
+/// Frames of a trap's backtrace that are kept in its message.
+const BACKTRACE_LINES: usize = 12;
+
+/// What a pod's containers share.
+pub struct SandboxSpec {
+    /// For logs and errors.
+    pub name: String,
+    /// The pod's host name: `HOSTNAME` in the environment of containers that do not set it.
+    pub hostname: String,
+    /// The pod's network.
+    pub net: Arc<PodNet>,
+    /// The pod's files, shared by its containers.
+    pub vfs: Vfs,
+}
+
+/// A pod's place on this node: its network and files, and the containers in it.
+pub struct Sandbox {
+    runtime: Arc<Runtime>,
+    spec: SandboxSpec,
+}
+
+/// One container.
+pub struct ContainerSpec {
+    /// For logs and errors.
+    pub name: String,
+    /// What it runs.
+    pub program: Arc<Program>,
+    /// Arguments, the program's own name first.
+    pub args: Vec<String>,
+    /// Environment.
+    pub env: Vec<(String, String)>,
+    /// Directory that relative paths start from.
+    pub working_dir: Option<String>,
+    /// What it sees at `/`: the pod's files with its volumes mounted over them. `None`: the pod's files alone.
+    pub files: Option<Arc<Mounts>>,
+    /// Most bytes of memory its instances may have together.
+    pub memory_limit: Option<u64>,
+    /// Most CPU time its instances may use together, in thousandths of a core.
+    pub cpu_limit: Option<u64>,
+    /// Takes standard output.
+    pub stdout: Arc<dyn OutputSink>,
+    /// Takes standard error, and this node's remarks on failed requests.
+    pub stderr: Arc<dyn OutputSink>,
+    /// Where an HTTP component is served on all of the pod's addresses; [`DEFAULT_HTTP_PORT`] if none is said.
+    pub http_port: Option<u16>,
+    /// Bounds of an HTTP component.
+    pub http_limits: HttpLimits,
+}
+
+impl ContainerSpec {
+    /// A container without arguments but its own name, environment, limits or output.
+    pub fn new(name: impl Into<String>, program: Arc<Program>) -> ContainerSpec {
+        let name = name.into();
+        ContainerSpec {
+            args: vec![name.clone()],
+            name,
+            program,
+            env: Vec::new(),
+            working_dir: None,
+            files: None,
+            memory_limit: None,
+            cpu_limit: None,
+            stdout: Arc::new(Discard),
+            stderr: Arc::new(Discard),
+            http_port: None,
+            http_limits: HttpLimits::default(),
+        }
+    }
+}
+
+/// Why a container did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its HTTP port cannot be served.
+    #[error("http port {port}: {source}")]
+    Port {
+        /// The port.
+        port: u16,
+        /// The pod's network's reason.
+        source: NetError,
+    },
+    /// The node is going down.
+    #[error("node is stopping")]
+    Stopping,
+}
+
+/// How a container ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Exit {
+    /// The guest's own exit code, or [`KILLED`], [`TRAPPED`], [`NODE_FAULT`].
+    pub code: i32,
+    /// What happened.
+    pub reason: ExitReason,
+    /// For users: a trap's cause and the first frames of its backtrace, the limit that was hit.
+    pub message: Option<String>,
+}
+
+/// What ended a container.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExitReason {
+    /// The guest returned or exited with 0.
+    Completed,
+    /// The guest exited with another code, or the node failed it.
+    Error,
+    /// The guest wanted more memory than its limit.
+    OutOfMemory,
+    /// The guest trapped.
+    Trap,
+    /// [`Container::kill`].
+    Killed,
+}
+
+impl Exit {
+    fn of_code(code: i32) -> Exit {
+        let reason = if code == 0 { ExitReason::Completed } else { ExitReason::Error };
+        Exit { code, reason, message: None }
+    }
+
+    fn killed() -> Exit {
+        Exit { code: KILLED, reason: ExitReason::Killed, message: None }
+    }
+
+    fn node_fault(what: &str) -> Exit {
+        Exit { code: NODE_FAULT, reason: ExitReason::Error, message: Some(format!("node fault: {what}")) }
+    }
+
+    /// What an error out of a guest's call means.
+    pub(crate) fn of_error(error: &wasmtime::Error) -> Exit {
+        if let Some(I32Exit(code)) = error.downcast_ref() {
+            return Exit::of_code(*code);
+        }
+        if let Some(memory) = error.downcast_ref::<OutOfMemory>() {
+            return Exit { code: KILLED, reason: ExitReason::OutOfMemory, message: Some(memory.to_string()) };
+        }
+        if let Some(limit) = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
+            return Exit::node_fault(&format!("at capacity: {limit}"));
+        }
+        let mut message = error.root_cause().to_string();
+        if let Some(backtrace) = error.downcast_ref::<wasmtime::WasmBacktrace>() {
+            for line in backtrace.to_string().lines().take(BACKTRACE_LINES) {
+                message.push('\n');
+                message.push_str(line);
+            }
+        }
+        Exit { code: TRAPPED, reason: ExitReason::Trap, message: Some(bounded(&message)) }
+    }
+}
+
+/// Where a container's end is announced; the first end counts.
+#[derive(Clone)]
+pub(crate) struct Ending(Arc<watch::Sender<Option<Exit>>>);
+
+impl Ending {
+    fn new() -> (Ending, watch::Receiver<Option<Exit>>) {
+        let (sender, receiver) = watch::channel(None);
+        (Ending(Arc::new(sender)), receiver)
+    }
+
+    pub(crate) fn end(&self, exit: Exit) {
+        self.0.send_if_modified(|ended| {
+            let first = ended.is_none();
+            if first {
+                *ended = Some(exit);
+            }
+            first
+        });
+    }
+}
+
+/// A started container. Dropping it kills it.
+pub struct Container {
+    name: String,
+    ended: watch::Receiver<Option<Exit>>,
+    cancel: CancellationToken,
+    budget: Arc<MemoryBudget>,
+    meter: Arc<CpuMeter>,
+}
+
+impl Sandbox {
+    /// A sandbox without containers.
+    pub fn new(runtime: &Arc<Runtime>, spec: SandboxSpec) -> Sandbox {
+        Sandbox { runtime: runtime.clone(), spec }
+    }
+
+    /// What was given to [`Sandbox::new`].
+    pub fn spec(&self) -> &SandboxSpec {
+        &self.spec
+    }
+
+    /// Starts a container and returns at once. A command runs until it exits; an HTTP component's port is served
+    /// until [`Container::kill`], or until it runs out of memory.
+    pub fn start(&self, spec: ContainerSpec) -> Result<Container, StartError> {
+        let (ending, ended) = Ending::new();
+        let budget = MemoryBudget::new(spec.memory_limit);
+        let meter = CpuMeter::new(self.runtime.ticker.clone(), spec.cpu_limit);
+        let container = Container {
+            name: spec.name,
+            ended,
+            cancel: CancellationToken::new(),
+            budget: budget.clone(),
+            meter: meter.clone(),
+        };
+        let mut env = spec.env;
+        if !env.iter().any(|(name, _)| name == "HOSTNAME") {
+            env.push(("HOSTNAME".into(), self.spec.hostname.clone()));
+        }
+        let template = Template {
+            engine: self.runtime.engine.clone(),
+            args: spec.args,
+            env,
+            working_dir: spec.working_dir,
+            stdout: spec.stdout,
+            stderr: spec.stderr,
+            budget,
+            net: self.spec.net.clone(),
+            files: spec.files.unwrap_or_else(|| Arc::new(Mounts::new(self.spec.vfs.root()))),
+        };
+        let cancel = container.cancel.clone();
+        let task = match &spec.program.pre {
+            Pre::Command(pre) => {
+                let run = AssertUnwindSafe(run_command(pre.clone(), template)).catch_unwind();
+                self.runtime.spawn(async move {
+                    let exit = tokio::select! {
+                        biased;
+                        () = cancel.cancelled() => Exit::killed(),
+                        exit = Metered::new(run, meter) => exit.unwrap_or_else(|_| Exit::node_fault("panic in the host")),
+                    };
+                    ending.end(exit);
+                })
+            }
+            Pre::Http(pre) => {
+                let port = spec.http_port.unwrap_or(DEFAULT_HTTP_PORT);
+                let net = self.spec.net.clone();
+                let server = HttpServer::new(
+                    self.runtime.clone(),
+                    pre.clone(),
+                    template,
+                    meter,
+                    spec.http_limits,
+                    cancel.clone(),
+                    ending.clone(),
+                );
+                net.serve_http(port, Arc::new(server.clone())).map_err(|source| StartError::Port { port, source })?;
+                self.runtime.spawn(async move {
+                    cancel.cancelled().await;
+                    net.stop_http(port);
+                    server.drop_idle();
+                    ending.end(Exit::killed());
+                })
+            }
+        };
+        task.map(|_| container).ok_or(StartError::Stopping)
+    }
+}
+
+async fn run_command(pre: CommandPre<GuestCtx>, template: Template) -> Exit {
+    let (mut store, outputs) = template.store();
+    let ran = async {
+        let command = pre.instantiate_async(&mut store).await?;
+        command.wasi_cli_run().call_run(&mut store).await
+    }
+    .await;
+    let exit = match ran {
+        Ok(Ok(())) => Exit::of_code(0),
+        Ok(Err(())) => Exit::of_code(1),
+        Err(error) => Exit::of_error(&error),
+    };
+    drop(store);
+    outputs.drain().await;
+    exit
+}
+
+impl Container {
+    /// Its name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Waits for its end; any number of times.
+    pub async fn wait(&self) -> Exit {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
+            Ok(exit) => exit.clone().unwrap_or_else(Exit::killed),
+            Err(_) => Exit::node_fault("runtime stopped"),
+        }
+    }
+
+    /// Its end, if it has ended.
+    pub fn exit(&self) -> Option<Exit> {
+        self.ended.borrow().clone()
+    }
+
+    #[cfg(test)]
+    pub(crate) fn ended_for_tests(&self) -> watch::Receiver<Option<Exit>> {
+        self.ended.clone()
+    }
+
+    /// Ends it within an epoch tick, whatever it is doing; [`Container::wait`] tells when.
+    pub fn kill(&self) {
+        self.cancel.cancel();
+    }
+
+    /// Bytes of memory its instances have now.
+    pub fn memory_bytes(&self) -> u64 {
+        self.budget.used()
+    }
+
+    /// The most memory its instances had at any time, in bytes.
+    pub fn peak_memory_bytes(&self) -> u64 {
+        self.budget.peak()
+    }
+
+    /// CPU time its instances used.
+    pub fn cpu_time(&self) -> Duration {
+        self.meter.used()
+    }
+}
+
+impl Drop for Container {
+    fn drop(&mut self) {
+        self.cancel.cancel();
+    }
+}

@@ -1,0 +1,269 @@
+//! The byte streams of a TCP connection.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker, ready};
+
+use bytes::{Buf as _, Bytes, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
+use tokio_util::sync::CancellationToken;
+use wasmtime_wasi_io::poll::Pollable;
+use wasmtime_wasi_io::streams::{InputStream, OutputStream, StreamError, StreamResult};
+
+use super::task::Task;
+use crate::network::{ByteStream, NetError};
+
+/// Bytes moved by one call at most.
+const MAX_TRANSFER: usize = 64 << 10;
+/// Bytes read ahead while the guest waits for the stream to become ready.
+const READ_AHEAD: usize = 16 << 10;
+
+/// Both directions of a connection, shared by the socket (for shutdown) and its streams.
+#[derive(Clone)]
+pub(super) struct Duplex {
+    reader: Arc<Mutex<Reader>>,
+    writer: Arc<Mutex<Writer>>,
+}
+
+impl Duplex {
+    /// `closed` ends writes that outlive the guest's handles.
+    pub(super) fn new(stream: ByteStream, closed: CancellationToken) -> Self {
+        let (read, write) = tokio::io::split(stream);
+        Self {
+            reader: Arc::new(Mutex::new(Reader { half: Some(read), ahead: Bytes::new() })),
+            writer: Arc::new(Mutex::new(Writer { state: State::Idle(write), closed })),
+        }
+    }
+
+    pub(super) fn input(&self) -> Input {
+        Input(self.reader.clone())
+    }
+
+    pub(super) fn output(&self) -> Output {
+        Output(self.writer.clone())
+    }
+
+    pub(super) fn shutdown_receive(&self) {
+        *self.reader.lock() = Reader { half: None, ahead: Bytes::new() };
+    }
+
+    pub(super) fn shutdown_send(&self) {
+        self.writer.lock().shutdown();
+    }
+}
+
+struct Reader {
+    /// `None` after the end or a shutdown.
+    half: Option<ReadHalf<ByteStream>>,
+    ahead: Bytes,
+}
+
+impl Reader {
+    fn poll_read(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<StreamResult<Bytes>> {
+        if !self.ahead.is_empty() {
+            return Poll::Ready(Ok(self.ahead.split_to(size.min(self.ahead.len()))));
+        }
+        let Some(half) = &mut self.half else { return Poll::Ready(Err(StreamError::Closed)) };
+        let mut space = BytesMut::zeroed(size.min(MAX_TRANSFER));
+        let mut buffer = ReadBuf::new(&mut space);
+        let result = ready!(Pin::new(half).poll_read(cx, &mut buffer));
+        let filled = buffer.filled().len();
+        match result {
+            Ok(()) if filled > 0 => {
+                space.truncate(filled);
+                Poll::Ready(Ok(space.freeze()))
+            }
+            Ok(()) => {
+                self.half = None;
+                Poll::Ready(Err(StreamError::Closed))
+            }
+            Err(error) => {
+                self.half = None;
+                Poll::Ready(Err(failed(&error)))
+            }
+        }
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        if self.ahead.is_empty()
+            && let Ok(data) = ready!(self.poll_read(cx, READ_AHEAD))
+        {
+            self.ahead = data;
+        }
+        Poll::Ready(())
+    }
+}
+
+pub(super) struct Input(Arc<Mutex<Reader>>);
+
+#[async_trait::async_trait]
+impl Pollable for Input {
+    async fn ready(&mut self) {
+        std::future::poll_fn(|cx| self.0.lock().poll_ready(cx)).await;
+    }
+}
+
+#[async_trait::async_trait]
+impl InputStream for Input {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        if size == 0 {
+            return Ok(Bytes::new());
+        }
+        match self.0.lock().poll_read(&mut Context::from_waker(Waker::noop()), size) {
+            Poll::Ready(result) => result,
+            Poll::Pending => Ok(Bytes::new()),
+        }
+    }
+}
+
+type Half = WriteHalf<ByteStream>;
+
+struct Writer {
+    state: State,
+    closed: CancellationToken,
+}
+
+enum State {
+    Idle(Half),
+    /// What did not fit is being written in the background, so that a guest that only reads from now on is no deadlock.
+    Writing(Task<std::io::Result<Half>>),
+    /// The last write, then the shutdown.
+    Closing(Task<std::io::Result<Half>>),
+    Closed,
+}
+
+impl Writer {
+    fn write(&mut self, mut data: Bytes) -> StreamResult<()> {
+        if data.is_empty() {
+            return Ok(());
+        }
+        let mut half = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Idle(half) => half,
+            State::Closed => return Err(StreamError::Closed),
+            busy => {
+                self.state = busy;
+                return Err(StreamError::trap("write without a permit of check-write"));
+            }
+        };
+        let cx = &mut Context::from_waker(Waker::noop());
+        while !data.is_empty() {
+            match Pin::new(&mut half).poll_write(cx, &data) {
+                Poll::Ready(Ok(0)) => return Err(StreamError::Closed),
+                Poll::Ready(Ok(written)) => data.advance(written),
+                Poll::Ready(Err(error)) => return Err(failed(&error)),
+                Poll::Pending => {
+                    self.state = State::Writing(Task::spawn(async move {
+                        half.write_all_buf(&mut data).await?;
+                        Ok(half)
+                    }));
+                    return Ok(());
+                }
+            }
+        }
+        self.state = State::Idle(half);
+        Ok(())
+    }
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<StreamResult<()>> {
+        let (State::Writing(task) | State::Closing(task)) = &mut self.state else {
+            return Poll::Ready(match self.state {
+                State::Closed => Err(StreamError::Closed),
+                _ => Ok(()),
+            });
+        };
+        let result = ready!(task.poll_take(cx));
+        let was_closing = matches!(self.state, State::Closing(_));
+        self.state = State::Closed;
+        Poll::Ready(match result {
+            Ok(Ok(half)) if !was_closing => {
+                self.state = State::Idle(half);
+                Ok(())
+            }
+            Ok(Ok(_)) => Err(StreamError::Closed),
+            Ok(Err(error)) => Err(failed(&error)),
+            Err(error) => Err(StreamError::LastOperationFailed(error.into())),
+        })
+    }
+
+    /// Ends the sending side once what was accepted is written. Goes on when the guest has dropped its handles.
+    fn shutdown(&mut self) {
+        self.state = match std::mem::replace(&mut self.state, State::Closed) {
+            State::Idle(mut half) => {
+                let cx = &mut Context::from_waker(Waker::noop());
+                match Pin::new(&mut half).poll_shutdown(cx) {
+                    Poll::Ready(_) => State::Closed,
+                    Poll::Pending => State::Closing(Task::spawn(async move {
+                        half.shutdown().await?;
+                        Ok(half)
+                    })),
+                }
+            }
+            State::Writing(task) => State::Closing(Task::spawn(async move {
+                let mut half = task.result().await??;
+                half.shutdown().await?;
+                Ok(half)
+            })),
+            other => other,
+        };
+    }
+}
+
+impl Drop for Writer {
+    fn drop(&mut self) {
+        // What the guest was told is written gets written, as a kernel would do after a close.
+        if let State::Writing(task) | State::Closing(task) = std::mem::replace(&mut self.state, State::Closed) {
+            let closed = self.closed.clone();
+            tokio::spawn(async move { closed.run_until_cancelled(task.result()).await.map(drop) });
+        }
+    }
+}
+
+pub(super) struct Output(Arc<Mutex<Writer>>);
+
+#[async_trait::async_trait]
+impl Pollable for Output {
+    async fn ready(&mut self) {
+        std::future::poll_fn(|cx| {
+            let mut writer = self.0.lock();
+            match &mut writer.state {
+                // The result stays for `check_write` to report.
+                State::Writing(task) | State::Closing(task) => task.poll_ready(cx),
+                _ => Poll::Ready(()),
+            }
+        })
+        .await;
+    }
+}
+
+#[async_trait::async_trait]
+impl OutputStream for Output {
+    fn write(&mut self, data: Bytes) -> StreamResult<()> {
+        self.0.lock().write(data)
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        match self.0.lock().state {
+            State::Closed => Err(StreamError::Closed),
+            _ => Ok(()),
+        }
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        match self.0.lock().poll_ready(&mut Context::from_waker(Waker::noop())) {
+            Poll::Pending => Ok(0),
+            Poll::Ready(Ok(())) => Ok(MAX_TRANSFER),
+            Poll::Ready(Err(error)) => Err(error),
+        }
+    }
+}
+
+/// A peer that is gone is a closed stream, as after a reset; other failures keep their code.
+fn failed(error: &std::io::Error) -> StreamError {
+    use std::io::ErrorKind;
+    match error.kind() {
+        ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => StreamError::Closed,
+        ErrorKind::TimedOut => StreamError::LastOperationFailed(NetError::Timeout.into()),
+        _ => StreamError::LastOperationFailed(NetError::ConnectionReset.into()),
+    }
+}

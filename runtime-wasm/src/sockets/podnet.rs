@@ -1,0 +1,361 @@
+//! The network of one pod: loopback and port table in process, the uplink beyond.
+
+use std::collections::HashMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Weak};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::sync::{Semaphore, mpsc};
+use tokio_util::sync::CancellationToken;
+
+use super::bindings::{Datagram, ListenerEntry, TcpBinding, TcpListener, UdpBinding};
+use super::pipe;
+use super::policy::{Op, decide, normalise};
+use super::ports::Ports;
+use crate::network::{ByteStream, Endpoint, HttpHandler, NetError, Uplink};
+
+/// Largest UDP payload, in bytes.
+pub const MAX_DATAGRAM: usize = 65_507;
+/// Longest host name, in bytes.
+const MAX_HOST_NAME: usize = 253;
+
+/// Limits of one pod's network.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NetLimits {
+    /// Sockets that guests hold at once, TCP and UDP, listening or connected.
+    pub sockets: usize,
+    /// Largest backlog of a listener; what a guest asks for is cut to it.
+    pub backlog: usize,
+    /// Datagrams waiting in one socket; more are dropped.
+    pub datagrams: usize,
+    /// Bytes of datagrams waiting in all sockets of the pod; more are dropped.
+    pub datagram_bytes: usize,
+}
+
+impl Default for NetLimits {
+    /// 1,024 sockets, a backlog of 128, 256 datagrams a socket, 1 MiB of datagrams.
+    fn default() -> Self {
+        Self { sockets: 1024, backlog: 128, datagrams: 256, datagram_bytes: 1 << 20 }
+    }
+}
+
+/// A connection as the side that opened it sees it.
+pub struct Connection {
+    /// What was reached.
+    pub endpoint: Endpoint,
+    /// This side's address.
+    pub local: SocketAddr,
+}
+
+/// One pod's network. Shared by its containers and the node's fabric.
+pub struct PodNet {
+    me: Weak<PodNet>,
+    ips: Vec<IpAddr>,
+    uplink: Arc<dyn Uplink>,
+    limits: NetLimits,
+    tables: Mutex<Tables>,
+    hosts: Mutex<HashMap<String, Vec<IpAddr>>>,
+    sockets: AtomicUsize,
+    datagram_bytes: Arc<Semaphore>,
+    is_closed: AtomicBool,
+    closed: CancellationToken,
+}
+
+#[derive(Default)]
+struct Tables {
+    tcp: Ports<ListenerEntry>,
+    udp: Ports<mpsc::Sender<Datagram>>,
+}
+
+impl PodNet {
+    /// The network of a pod with these addresses.
+    pub fn new(ips: Vec<IpAddr>, uplink: Arc<dyn Uplink>, limits: NetLimits) -> Arc<Self> {
+        Arc::new_cyclic(|me| Self {
+            me: me.clone(),
+            ips,
+            uplink,
+            limits,
+            tables: Mutex::default(),
+            hosts: Mutex::default(),
+            sockets: AtomicUsize::new(0),
+            datagram_bytes: Arc::new(Semaphore::new(limits.datagram_bytes)),
+            is_closed: AtomicBool::new(false),
+            closed: CancellationToken::new(),
+        })
+    }
+
+    /// The pod's addresses.
+    pub fn ips(&self) -> &[IpAddr] {
+        &self.ips
+    }
+
+    /// The limits in force.
+    pub fn limits(&self) -> NetLimits {
+        self.limits
+    }
+
+    /// Cancelled by [`Self::close`].
+    pub fn closed(&self) -> CancellationToken {
+        self.closed.clone()
+    }
+
+    /// Answers `name` with these addresses in process: the pod's host name and its host aliases.
+    pub fn set_host(&self, name: &str, ips: Vec<IpAddr>) {
+        self.hosts.lock().insert(name.to_ascii_lowercase(), ips);
+    }
+
+    /// Binds and listens. `address` may have port 0.
+    pub fn listen(&self, address: SocketAddr, backlog: usize) -> Result<TcpListener, NetError> {
+        self.bind_tcp(address)?.listen(backlog)
+    }
+
+    /// Reserves an address for a TCP socket until the binding is dropped.
+    pub fn bind_tcp(&self, address: SocketAddr) -> Result<TcpBinding, NetError> {
+        self.check_bind(address)?;
+        let local = self.tables.lock().tcp.take(address, ListenerEntry::Reserved)?;
+        Ok(TcpBinding::new(self.me.clone(), local))
+    }
+
+    /// Binds a UDP socket.
+    pub fn bind_udp(&self, address: SocketAddr) -> Result<UdpBinding, NetError> {
+        self.check_bind(address)?;
+        let (sender, receiver) = mpsc::channel(self.limits.datagrams.max(1));
+        let local = self.tables.lock().udp.take(address, sender)?;
+        Ok(UdpBinding::new(self.me.clone(), local, receiver))
+    }
+
+    /// Serves `port` on all of the pod's addresses with an in-process HTTP server, until [`Self::stop_http`].
+    pub fn serve_http(&self, port: u16, handler: Arc<dyn HttpHandler>) -> Result<(), NetError> {
+        if port == 0 {
+            return Err(NetError::AddressNotBindable);
+        }
+        let [v4, v6] = all_addresses(port);
+        self.check_bind(v4)?;
+        let mut tables = self.tables.lock();
+        tables.tcp.take(v4, ListenerEntry::Http(handler.clone()))?;
+        if let Err(error) = tables.tcp.take(v6, ListenerEntry::Http(handler)) {
+            tables.tcp.release(v4);
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Ends [`Self::serve_http`]; requests under way finish. Does nothing to a port that a guest listens on.
+    pub fn stop_http(&self, port: u16) {
+        let mut tables = self.tables.lock();
+        for address in all_addresses(port) {
+            if matches!(tables.tcp.held(address), Some(ListenerEntry::Http(_))) {
+                tables.tcp.release(address);
+            }
+        }
+    }
+
+    /// Opens a TCP connection as this pod, as bytes.
+    pub async fn connect(&self, to: SocketAddr) -> Result<ByteStream, NetError> {
+        let endpoint = self.connect_endpoint(to).await?;
+        Ok(self.into_stream(endpoint))
+    }
+
+    /// Opens a TCP connection as this pod; an in-process HTTP server stays one.
+    pub async fn connect_endpoint(&self, to: SocketAddr) -> Result<Endpoint, NetError> {
+        Ok(self.connect_from(None, to).await?.endpoint)
+    }
+
+    /// As [`Self::connect_endpoint`], from a bound address if one is given.
+    pub async fn connect_from(&self, from: Option<SocketAddr>, to: SocketAddr) -> Result<Connection, NetError> {
+        self.check_open()?;
+        decide(Op::Connect, to)?;
+        let to = SocketAddr::new(normalise(to.ip()), to.port());
+        let local = self.source(from, to).ok_or(NetError::Unreachable)?;
+        let endpoint =
+            if self.is_own(to.ip()) { self.accept_at(to, local)? } else { self.uplink.connect(local, to).await? };
+        Ok(Connection { endpoint, local })
+    }
+
+    /// An endpoint as bytes: in front of an in-process HTTP server runs a connection that speaks HTTP/1.1 and h2c.
+    pub fn into_stream(&self, endpoint: Endpoint) -> ByteStream {
+        match endpoint {
+            Endpoint::Stream(stream) => stream,
+            Endpoint::Http(handler) => pipe::http(handler, self.closed()),
+        }
+    }
+
+    /// Delivers a connection from outside to whoever serves `to_port` on the pod's address of the peer's family.
+    /// [`NetError::ConnectionRefused`] if nobody does, or its backlog is full.
+    pub async fn accept_from(&self, to_port: u16, peer: SocketAddr) -> Result<Endpoint, NetError> {
+        self.check_open()?;
+        let ip = self.own_address(peer.is_ipv4()).ok_or(NetError::ConnectionRefused)?;
+        self.accept_at(SocketAddr::new(ip, to_port), peer)
+    }
+
+    /// Delivers a datagram to the pod's socket at `to`. It is dropped silently if the socket's queue is full;
+    /// [`NetError::ConnectionRefused`] if there is no socket.
+    pub fn deliver_datagram(&self, from: SocketAddr, to: SocketAddr, data: Bytes) -> Result<(), NetError> {
+        self.check_open()?;
+        if data.len() > MAX_DATAGRAM {
+            return Err(NetError::LimitReached("datagram size"));
+        }
+        let sender = self.tables.lock().udp.find(to).cloned().ok_or(NetError::ConnectionRefused)?;
+        let cost = u32::try_from(data.len().max(1)).unwrap_or(u32::MAX);
+        if let Ok(permit) = self.datagram_bytes.clone().try_acquire_many_owned(cost) {
+            // A full queue drops it, as UDP does.
+            let _ = sender.try_send(Datagram { from, data, _permit: permit });
+        }
+        Ok(())
+    }
+
+    /// Sends a datagram of a socket bound to `local`. Within the pod it is delivered at once.
+    pub async fn send_datagram(&self, local: SocketAddr, to: SocketAddr, data: Bytes) -> Result<(), NetError> {
+        self.check_open()?;
+        decide(Op::Send, to)?;
+        if data.len() > MAX_DATAGRAM {
+            return Err(NetError::LimitReached("datagram size"));
+        }
+        let to = SocketAddr::new(normalise(to.ip()), to.port());
+        let from = self.source(Some(local), to).ok_or(NetError::Unreachable)?;
+        if self.is_own(to.ip()) {
+            // Nobody there: gone, like any datagram.
+            let _ = self.deliver_datagram(from, to, data);
+            return Ok(());
+        }
+        self.uplink.send_datagram(from, to, data).await
+    }
+
+    /// Resolves a host name as this pod: IP literals, `localhost` and the pod's own names in process, else by the uplink.
+    /// Addresses the pod may not talk to are left out; [`NetError::AccessDenied`] if none is left.
+    pub async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, NetError> {
+        self.check_open()?;
+        let ips = match self.resolve_locally(name)? {
+            Some(ips) => ips,
+            None => self.uplink.resolve(name).await?,
+        };
+        if ips.is_empty() {
+            return Err(NetError::NameUnresolvable);
+        }
+        let allowed = |ip: &IpAddr| decide(Op::Lookup, SocketAddr::new(*ip, 0)).is_ok();
+        let allowed: Vec<_> = ips.into_iter().filter(allowed).collect();
+        if allowed.is_empty() {
+            return Err(NetError::AccessDenied(format!("the addresses of {name}")));
+        }
+        Ok(allowed)
+    }
+
+    /// Drops every listener, socket queue and connection under way; everything after fails.
+    pub fn close(&self) {
+        self.is_closed.store(true, Ordering::SeqCst);
+        self.closed.cancel();
+        let mut tables = self.tables.lock();
+        tables.tcp.clear();
+        tables.udp.clear();
+    }
+
+    /// Counts one socket of a guest until the permit is dropped; [`NetError::LimitReached`] beyond the pod's limit.
+    pub fn socket_permit(&self) -> Result<SocketPermit, NetError> {
+        let pod = self.me.upgrade().ok_or(NetError::Unreachable)?;
+        let fits = |used: usize| (used < self.limits.sockets).then_some(used + 1);
+        let taken = self.sockets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        taken.map(|_| SocketPermit(pod)).map_err(|_| NetError::LimitReached("sockets of the pod"))
+    }
+
+    /// Sockets that guests hold now.
+    pub fn socket_count(&self) -> usize {
+        self.sockets.load(Ordering::Relaxed)
+    }
+
+    fn resolve_locally(&self, name: &str) -> Result<Option<Vec<IpAddr>>, NetError> {
+        if let Ok(ip) = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>() {
+            return Ok(Some(vec![ip]));
+        }
+        let name = name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase();
+        let is_label = |label: &str| (1..=63).contains(&label.len()) && label.bytes().all(|b| b.is_ascii_graphic());
+        if name.len() > MAX_HOST_NAME || !name.split('.').all(is_label) {
+            return Err(NetError::NameUnresolvable);
+        }
+        if name == "localhost" || name.ends_with(".localhost") {
+            return Ok(Some(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]));
+        }
+        Ok(self.hosts.lock().get(&name).cloned())
+    }
+
+    fn check_open(&self) -> Result<(), NetError> {
+        if self.is_closed.load(Ordering::SeqCst) { Err(NetError::Unreachable) } else { Ok(()) }
+    }
+
+    fn check_bind(&self, address: SocketAddr) -> Result<(), NetError> {
+        self.check_open()?;
+        decide(Op::Bind, address)?;
+        if !address.ip().is_unspecified() && !self.is_own(address.ip()) {
+            return Err(NetError::AddressNotBindable);
+        }
+        self.uplink.may_bind(address)
+    }
+
+    fn is_own(&self, ip: IpAddr) -> bool {
+        ip.is_loopback() || self.ips.contains(&ip)
+    }
+
+    fn own_address(&self, v4: bool) -> Option<IpAddr> {
+        self.ips.iter().copied().find(|ip| ip.is_ipv4() == v4)
+    }
+
+    /// The address that `to` sees: the bound one, made specific, or the pod's (or loopback's) with an ephemeral port.
+    fn source(&self, bound: Option<SocketAddr>, to: SocketAddr) -> Option<SocketAddr> {
+        let bound_ip = bound.map(|bound| bound.ip()).filter(|ip| !ip.is_unspecified());
+        let ip = match (bound_ip, to.ip()) {
+            (Some(ip), _) if ip.is_ipv4() == to.is_ipv4() && ip.is_loopback() == to.ip().is_loopback() => ip,
+            (Some(ip), to_ip) if ip.is_ipv4() == to.is_ipv4() && self.is_own(to_ip) => ip,
+            (Some(_), _) => return None,
+            (None, IpAddr::V4(ip)) if ip.is_loopback() => Ipv4Addr::LOCALHOST.into(),
+            (None, IpAddr::V6(ip)) if ip.is_loopback() => Ipv6Addr::LOCALHOST.into(),
+            (None, to_ip) if self.ips.contains(&to_ip) => to_ip,
+            (None, _) => self.own_address(to.is_ipv4())?,
+        };
+        let port = match bound.map(|bound| bound.port()) {
+            Some(port) if port > 0 => port,
+            _ => self.tables.lock().tcp.ephemeral(ip)?,
+        };
+        Some(SocketAddr::new(ip, port))
+    }
+
+    fn accept_at(&self, to: SocketAddr, peer: SocketAddr) -> Result<Endpoint, NetError> {
+        match self.tables.lock().tcp.find(to) {
+            Some(ListenerEntry::Http(handler)) => Ok(Endpoint::Http(handler.clone())),
+            Some(ListenerEntry::Queue(queue)) => Ok(Endpoint::Stream(pipe::offer(queue, to, peer)?)),
+            Some(ListenerEntry::Reserved) | None => Err(NetError::ConnectionRefused),
+        }
+    }
+
+    pub(super) fn replace_listener(&self, local: SocketAddr, entry: ListenerEntry) -> Result<(), NetError> {
+        self.check_open()?;
+        match self.tables.lock().tcp.held(local) {
+            Some(held) => {
+                *held = entry;
+                Ok(())
+            }
+            None => Err(NetError::Unreachable),
+        }
+    }
+
+    pub(super) fn release_tcp(&self, local: SocketAddr) {
+        self.tables.lock().tcp.release(local);
+    }
+
+    pub(super) fn release_udp(&self, local: SocketAddr) {
+        self.tables.lock().udp.release(local);
+    }
+}
+
+fn all_addresses(port: u16) -> [SocketAddr; 2] {
+    [SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)]
+}
+
+/// Counts a socket against its pod's limit.
+pub struct SocketPermit(Arc<PodNet>);
+
+impl Drop for SocketPermit {
+    fn drop(&mut self) {
+        self.0.sockets.fetch_sub(1, Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,166 @@
+//! Where guests' standard output and error go.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use parking_lot::Mutex;
+use tokio::io::AsyncWrite;
+use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use wasmtime_wasi_io::poll::Pollable;
+use wasmtime_wasi_io::streams::{OutputStream, StreamError, StreamResult};
+
+/// Most bytes a guest hands over in one write; the next write waits until the sink took them.
+pub const MAX_WRITE: usize = 64 << 10;
+
+/// Takes the bytes of one output stream of a container. Bytes come as the guest wrote them: making lines of them is
+/// the sink's business. An HTTP container's instances share one sink.
+#[async_trait]
+pub trait OutputSink: Send + Sync + 'static {
+    /// Takes `data`; the guest's next write waits for this to finish, which is the backpressure. Sinks handle their
+    /// own failures: a guest is not told that its log is lost.
+    async fn write(&self, data: Bytes);
+}
+
+/// A sink that drops everything.
+pub struct Discard;
+
+#[async_trait]
+impl OutputSink for Discard {
+    async fn write(&self, _data: Bytes) {}
+}
+
+type Write = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// One output stream of one instance: at most one write in flight.
+#[derive(Clone)]
+pub(crate) struct Output {
+    sink: Arc<dyn OutputSink>,
+    pending: Arc<Mutex<Option<Write>>>,
+}
+
+impl Output {
+    pub(crate) fn new(sink: Arc<dyn OutputSink>) -> Output {
+        Output { sink, pending: Arc::default() }
+    }
+
+    /// Waits until the sink took everything that was written.
+    pub(crate) async fn drain(&self) {
+        std::future::poll_fn(|cx| self.poll_idle(cx)).await;
+    }
+
+    fn poll_idle(&self, cx: &mut Context<'_>) -> Poll<()> {
+        let mut pending = self.pending.lock();
+        if let Some(write) = pending.as_mut() {
+            std::task::ready!(write.as_mut().poll(cx));
+            *pending = None;
+        }
+        Poll::Ready(())
+    }
+
+    /// Starts a write; a sink that need not wait is done at once.
+    fn start(&self, data: Bytes) {
+        let sink = self.sink.clone();
+        *self.pending.lock() = Some(Box::pin(async move { sink.write(data).await }));
+        let _ = self.poll_idle(&mut Context::from_waker(Waker::noop()));
+    }
+
+    fn is_idle(&self) -> bool {
+        self.pending.lock().is_none()
+    }
+}
+
+impl IsTerminal for Output {
+    fn is_terminal(&self) -> bool {
+        false
+    }
+}
+
+impl StdoutStream for Output {
+    fn async_stream(&self) -> Box<dyn AsyncWrite + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn OutputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for Output {
+    async fn ready(&mut self) {
+        self.drain().await;
+    }
+}
+
+impl OutputStream for Output {
+    fn write(&mut self, bytes: Bytes) -> StreamResult<()> {
+        if bytes.len() > MAX_WRITE || !self.is_idle() {
+            return Err(StreamError::trap("write exceeds what check-write allowed"));
+        }
+        if !bytes.is_empty() {
+            self.start(bytes);
+        }
+        Ok(())
+    }
+
+    fn flush(&mut self) -> StreamResult<()> {
+        Ok(())
+    }
+
+    fn check_write(&mut self) -> StreamResult<usize> {
+        Ok(if self.is_idle() { MAX_WRITE } else { 0 })
+    }
+}
+
+impl AsyncWrite for Output {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
+        std::task::ready!(self.poll_idle(cx));
+        let taken = buf.get(..MAX_WRITE).unwrap_or(buf);
+        self.start(Bytes::copy_from_slice(taken));
+        Poll::Ready(Ok(taken.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.poll_idle(cx).map(Ok)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        self.poll_idle(cx).map(Ok)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    struct Slow(tokio::sync::Semaphore, Mutex<Vec<u8>>);
+
+    #[async_trait]
+    impl OutputSink for Slow {
+        async fn write(&self, data: Bytes) {
+            self.0.acquire().await.unwrap().forget();
+            self.1.lock().extend_from_slice(&data);
+        }
+    }
+
+    #[tokio::test]
+    async fn one_write_at_a_time_and_nothing_lost() {
+        let sink = Arc::new(Slow(tokio::sync::Semaphore::new(1), Mutex::default()));
+        let output = Output::new(sink.clone());
+        let mut stream = output.p2_stream();
+        assert_eq!(stream.check_write().unwrap(), MAX_WRITE);
+        stream.write("one ".into()).unwrap();
+        assert_eq!(stream.check_write().unwrap(), MAX_WRITE, "a sink with room takes it at once");
+        stream.write("two".into()).unwrap();
+        assert_eq!(stream.check_write().unwrap(), 0, "the sink is full");
+        assert!(matches!(stream.write("three".into()), Err(StreamError::Trap(_))));
+        drop(stream);
+        let draining = tokio::spawn(async move { output.drain().await });
+        sink.0.add_permits(1);
+        draining.await.unwrap();
+        assert_eq!(sink.1.lock().as_slice(), b"one two");
+    }
+}

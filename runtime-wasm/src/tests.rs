@@ -1,0 +1,314 @@
+//! Whole guests, written as component text: they run, end, are killed and limited.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, LazyLock};
+use std::time::{Duration, Instant};
+
+use sha2::{Digest, Sha256};
+
+use crate::*;
+
+/// One runtime for all tests of this process, in a directory of its own.
+static RUNTIME: LazyLock<(tempfile::TempDir, Arc<Runtime>)> = LazyLock::new(|| {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RuntimeConfig { guest_threads: 2, max_instances: 32, ..RuntimeConfig::new(dir.path().join("aot")) };
+    let runtime = Runtime::new(config).unwrap();
+    (dir, runtime)
+});
+
+fn runtime() -> &'static Arc<Runtime> {
+    &RUNTIME.1
+}
+
+fn digest(bytes: &[u8]) -> String {
+    format!("sha256:{}", Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect::<String>())
+}
+
+async fn load_bytes(bytes: &[u8]) -> Result<Arc<Program>, LoadError> {
+    let file = tempfile::NamedTempFile::new().unwrap();
+    std::fs::write(file.path(), bytes).unwrap();
+    runtime().load(&digest(bytes), file.path()).await
+}
+
+async fn load(text: &str) -> Result<Arc<Program>, LoadError> {
+    load_bytes(&wat::parse_str(text).unwrap()).await
+}
+
+/// A command whose `run` is `body`, with `fields` in its core module.
+fn command(fields: &str, body: &str) -> String {
+    format!(
+        r#"(component
+            (import "wasi:cli/exit@0.2.0" (instance $exit (export "exit" (func (param "status" (result))))))
+            (core func $exit (canon lower (func $exit "exit")))
+            (core module $m
+                (import "host" "exit" (func $exit (param i32)))
+                {fields}
+                (func (export "run") (result i32) {body}))
+            (core instance $i (instantiate $m (with "host" (instance (export "exit" (func $exit))))))
+            (func $run (result (result)) (canon lift (core func $i "run")))
+            (instance $run (export "run" (func $run)))
+            (export "wasi:cli/run@0.2.0" (instance $run)))"#
+    )
+}
+
+const SPIN: &str = "(loop $l (br $l)) (unreachable)";
+const GROW: &str = "(loop $l (drop (memory.grow (i32.const 16))) (br $l)) (unreachable)";
+
+/// Nothing is reachable.
+struct NoUplink;
+
+#[async_trait::async_trait]
+impl Uplink for NoUplink {
+    async fn connect(&self, _from: SocketAddr, _to: SocketAddr) -> Result<Endpoint, NetError> {
+        Err(NetError::Unreachable)
+    }
+    async fn resolve(&self, _name: &str) -> Result<Vec<IpAddr>, NetError> {
+        Err(NetError::NameUnresolvable)
+    }
+    async fn send_datagram(&self, _from: SocketAddr, _to: SocketAddr, _data: bytes::Bytes) -> Result<(), NetError> {
+        Err(NetError::Unreachable)
+    }
+}
+
+fn sandbox(runtime: &Arc<Runtime>) -> Sandbox {
+    let net = sockets::PodNet::new(vec![[10, 0, 0, 1].into()], Arc::new(NoUplink), Default::default());
+    let vfs = vfs::Vfs::new(Default::default());
+    Sandbox::new(runtime, SandboxSpec { name: "test".into(), hostname: "test".into(), net, vfs })
+}
+
+async fn start(text: &str, change: impl FnOnce(&mut ContainerSpec)) -> Container {
+    let mut spec = ContainerSpec::new("main", load(text).await.unwrap());
+    change(&mut spec);
+    sandbox(runtime()).start(spec).unwrap()
+}
+
+async fn ended(container: &Container) -> Exit {
+    tokio::time::timeout(Duration::from_secs(60), container.wait()).await.expect("the container ends")
+}
+
+#[tokio::test]
+async fn ways_to_end() {
+    use ExitReason::*;
+    for (fields, body, code, reason, word) in [
+        ("", "(i32.const 0)", 0, Completed, ""),
+        ("", "(i32.const 1)", 1, Error, ""),
+        ("", "(call $exit (i32.const 0)) (unreachable)", 0, Completed, ""),
+        ("", "(call $exit (i32.const 1)) (unreachable)", 1, Error, ""),
+        ("", "(unreachable)", 134, Trap, "unreachable"),
+        ("(func $deep (call $deep) (call $deep))", "(call $deep) (i32.const 0)", 134, Trap, "call stack exhausted"),
+        ("(memory 1)", GROW, 137, OutOfMemory, "the limit is 8388608 bytes"),
+        ("(memory 1000)", "(i32.const 0)", 137, OutOfMemory, "65536000 bytes wanted"),
+    ] {
+        let container = start(&command(fields, body), |spec| spec.memory_limit = Some(8 << 20)).await;
+        let exit = ended(&container).await;
+        assert_eq!((exit.code, exit.reason), (code, reason), "{body}: {exit:?}");
+        assert!(exit.message.unwrap_or_default().contains(word), "{body}");
+        assert_eq!(container.memory_bytes(), 0, "{body}: memory is given back");
+        assert!(container.peak_memory_bytes() <= 8 << 20, "{body}");
+    }
+}
+
+#[tokio::test]
+async fn wasi_01_commands_are_wrapped() {
+    let text = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "\10\00\00\00\00\00\00\00hello from 2019\n")
+        (func (export "_start")
+            (i32.store (i32.const 0) (i32.const 24))
+            (i32.store (i32.const 4) (i32.const 16))
+            (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8)))
+            (call $exit (i32.const 7))))"#;
+    let out = Arc::new(Lines::default());
+    let container = start(text, |spec| spec.stdout = out.clone()).await;
+    let exit = ended(&container).await;
+    assert_eq!((exit.code, exit.reason), (1, ExitReason::Error), "the adapter knows success and failure: {exit:?}");
+    assert_eq!(out.0.lock().as_slice(), b"hello from 2019\n");
+}
+
+#[derive(Default)]
+struct Lines(parking_lot::Mutex<Vec<u8>>);
+
+#[async_trait::async_trait]
+impl OutputSink for Lines {
+    async fn write(&self, data: bytes::Bytes) {
+        self.0.lock().extend_from_slice(&data);
+    }
+}
+
+#[tokio::test]
+async fn spinning_guests_are_measured_share_threads_and_die_when_told() {
+    let spinners: Vec<Container> =
+        futures::future::join_all((0..4).map(|_| async { start(&command("", SPIN), |_| {}).await })).await;
+    // More spinners than threads: each gets its turn, and so does a guest that starts later.
+    while spinners.iter().any(|container| container.cpu_time() < Duration::from_millis(5)) {
+        assert!(spinners.iter().all(|container| container.exit().is_none()));
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ended(&start(&command("", "(i32.const 0)"), |_| {}).await).await.code, 0);
+    for container in &spinners {
+        container.kill();
+    }
+    for container in &spinners {
+        let exit = ended(container).await;
+        assert_eq!((exit.code, exit.reason), (137, ExitReason::Killed));
+    }
+}
+
+#[tokio::test]
+async fn a_cpu_limit_holds() {
+    let started = Instant::now();
+    let container = start(&command("", SPIN), |spec| spec.cpu_limit = Some(100)).await;
+    // 10 ms of each 100 ms period: the seventh period has to begin before this much is used.
+    while container.cpu_time() < Duration::from_millis(70) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let wall = started.elapsed();
+    assert!(wall >= Duration::from_millis(400), "a tenth of a core gave 70 ms in {wall:?}");
+    container.kill();
+    assert_eq!(ended(&container).await.reason, ExitReason::Killed);
+}
+
+/// Stands in for the compiler's process: this test binary, told to run this test with the two paths behind it.
+#[test]
+#[ignore = "run by `compiles_in_a_limited_process`"]
+fn compiler_child() {
+    let args: Vec<String> = std::env::args().collect();
+    if let [.., input, output] = args.as_slice() {
+        std::process::exit(compile::child_main(input.as_ref(), output.as_ref()));
+    }
+}
+
+#[tokio::test]
+async fn compiles_in_a_limited_process() {
+    let dir = tempfile::tempdir().unwrap();
+    let args = ["tests::compiler_child", "--ignored", "--exact", "--nocapture"].map(String::from).to_vec();
+    let compiler = Compiler { program: std::env::current_exe().unwrap(), args };
+    let config =
+        RuntimeConfig { compiler: Some(compiler), max_instances: 4, ..RuntimeConfig::new(dir.path().join("aot")) };
+    let runtime = Runtime::new(config.clone()).unwrap();
+    let module = dir.path().join("m.wasm");
+    for (bytes, expected) in [
+        (wat::parse_str(command("", "(i32.const 0)")).unwrap(), Ok(Kind::Command)),
+        (wat::parse_str("(module)").unwrap(), Err(LoadError::CoreModule)),
+        (b"\0asm\x0d\0\x01\0\xff\xff\xff".to_vec(), Err(LoadError::Compile(String::new()))),
+    ] {
+        std::fs::write(&module, &bytes).unwrap();
+        let loaded = runtime.load(&digest(&bytes), &module).await.map(|program| program.kind());
+        match (loaded, expected) {
+            (Err(LoadError::Compile(text)), Err(LoadError::Compile(_))) => assert!(!text.is_empty()),
+            (loaded, expected) => assert_eq!(loaded, expected),
+        }
+    }
+    let gone = Compiler { program: "/nonexistent/compiler".into(), args: Vec::new() };
+    let runtime =
+        Runtime::new(RuntimeConfig { compiler: Some(gone), cache_dir: dir.path().join("b"), ..config }).unwrap();
+    let bytes = wat::parse_str(command("", "(i32.const 0)")).unwrap();
+    std::fs::write(&module, &bytes).unwrap();
+    let error = runtime.load(&digest(&bytes), &module).await.err().unwrap();
+    assert!(!error.is_permanent() && error.to_string().contains("/nonexistent/compiler"), "{error}");
+}
+
+#[tokio::test]
+async fn dropping_a_container_kills_it() {
+    let container = start(&command("(memory 10)", SPIN), |_| {}).await;
+    let mut ended = container.ended_for_tests();
+    drop(container);
+    let exit = ended.wait_for(Option::is_some).await.unwrap().clone();
+    assert_eq!(exit.unwrap().reason, ExitReason::Killed);
+}
+
+#[tokio::test]
+async fn unloadable_modules_say_why() {
+    let import = r#"(component
+        (import "acme:db/query@1.0.0" (instance (export "get" (func))))
+        (core module $m (func (export "run") (result i32) (i32.const 0)))
+        (core instance $i (instantiate $m))
+        (func $run (result (result)) (canon lift (core func $i "run")))
+        (instance $run (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $run)))"#;
+    let mistyped = r#"(component
+        (import "wasi:cli/exit@0.2.0" (instance (export "exit" (func (param "status" u32)))))
+        (core module $m (func (export "run") (result i32) (i32.const 0)))
+        (core instance $i (instantiate $m))
+        (func $run (result (result)) (canon lift (core func $i "run")))
+        (instance $run (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $run)))"#;
+    let broken = b"\0asm\x0d\0\x01\0\xff\xff\xff";
+    for (bytes, word) in [
+        (b"#!/bin/sh\n".to_vec(), "not a WebAssembly module: first bytes are 23 21 2f"),
+        (Vec::new(), "the file is empty"),
+        (wat::parse_str("(module)").unwrap(), "build a component for wasm32-wasip2"),
+        (wat::parse_str(r#"(module (import "env" "f" (func)))"#).unwrap(), "imports \"env.f\""),
+        (wat::parse_str(import).unwrap(), "imports \"acme:db/query@1.0.0\", which this node does not offer"),
+        (wat::parse_str(mistyped).unwrap(), "wasi:cli/exit@0.2.0"),
+        (wat::parse_str("(component)").unwrap(), "it exports nothing"),
+        (broken.to_vec(), "cannot be compiled"),
+    ] {
+        let error = load_bytes(&bytes).await.err().expect(word);
+        assert!(error.to_string().contains(word), "{error} lacks {word:?}");
+        assert!(error.is_permanent());
+        assert_eq!(load_bytes(&bytes).await.err(), Some(error), "remembered");
+    }
+    let file = tempfile::NamedTempFile::new().unwrap();
+    let wrong = runtime().load("sha256:zz", file.path()).await.err().unwrap();
+    assert!(matches!(wrong, LoadError::BadDigest(_)));
+    std::fs::write(file.path(), wat::parse_str(command("", SPIN)).unwrap()).unwrap();
+    let wrong = runtime().load(&digest(b"something else"), file.path()).await.err().unwrap();
+    assert!(matches!(wrong, LoadError::DigestMismatch(_)));
+}
+
+#[tokio::test]
+async fn artifacts_are_made_once_kept_and_checked() {
+    let dir = tempfile::tempdir().unwrap();
+    let cache = dir.path().join("aot");
+    let new_runtime = || Runtime::new(RuntimeConfig { max_instances: 4, ..RuntimeConfig::new(&cache) }).unwrap();
+    let bytes = wat::parse_str(command("", "(i32.const 0)")).unwrap();
+    let module = dir.path().join("m.wasm");
+    std::fs::write(&module, &bytes).unwrap();
+    let (first, digest) = (new_runtime(), digest(&bytes));
+    let programs = futures::future::join_all((0..8).map(|_| first.load(&digest, &module))).await;
+    let programs: Vec<_> = programs.into_iter().map(Result::unwrap).collect();
+    assert!(programs.iter().all(|program| Arc::ptr_eq(program, &programs[0])), "one program for all who ask");
+    let artifacts = || -> Vec<_> { std::fs::read_dir(&cache).unwrap().map(|entry| entry.unwrap().path()).collect() };
+    assert_eq!(artifacts().len(), 1);
+    use std::os::unix::fs::PermissionsExt;
+    assert_eq!(std::fs::metadata(&cache).unwrap().permissions().mode() & 0o777, 0o700);
+
+    // The module is gone: only the artifact can have served this.
+    std::fs::remove_file(&module).unwrap();
+    let second = new_runtime();
+    second.load(&digest, &module).await.unwrap();
+
+    // A damaged artifact is not mapped.
+    let artifact = artifacts().remove(0);
+    let mut damaged = std::fs::read(&artifact).unwrap();
+    damaged[4096] ^= 1;
+    std::fs::write(&artifact, damaged).unwrap();
+    let third = new_runtime();
+    assert!(matches!(third.load(&digest, &module).await, Err(LoadError::Io(_))), "it must look for the module again");
+    std::fs::write(&module, &bytes).unwrap();
+    third.load(&digest, &module).await.unwrap();
+    new_runtime().load(&digest, &module).await.unwrap();
+}
+
+#[tokio::test]
+async fn instances_beyond_the_capacity_are_an_error_not_a_crash() {
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new(RuntimeConfig { max_instances: 1, ..RuntimeConfig::new(dir.path()) }).unwrap();
+    assert_eq!(runtime.capacity().instances, 1);
+    let bytes = wat::parse_str(command("(memory 1)", SPIN)).unwrap();
+    let module = dir.path().join("m.wasm");
+    std::fs::write(&module, &bytes).unwrap();
+    let program = runtime.load(&digest(&bytes), &module).await.unwrap();
+    let sandbox = sandbox(&runtime);
+    let first = sandbox.start(ContainerSpec::new("a", program.clone())).unwrap();
+    while first.cpu_time().is_zero() {
+        tokio::task::yield_now().await;
+    }
+    let second = ended(&sandbox.start(ContainerSpec::new("b", program)).unwrap()).await;
+    assert_eq!(second.reason, ExitReason::Error, "{second:?}");
+    assert!(second.message.unwrap().contains("concurrent limit"));
+    assert!(first.exit().is_none());
+}

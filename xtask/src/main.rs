@@ -1,0 +1,70 @@
+//! Project tasks. `cargo xtask demo` and `cargo xtask test` are all that a newcomer needs: they fetch the tools that
+//! are missing, build the guests and the binary, and run.
+
+mod bench;
+mod cmd;
+mod data;
+mod demo;
+mod guests;
+mod kubectl;
+mod test;
+mod wasm_rust;
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Project tasks: demo, test, bench, generated data")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build everything, start a one-node cluster, deploy examples/hello and stay until Ctrl-C.
+    Demo {
+        /// Call the URL, resolve the name, and exit with the result.
+        #[arg(long)]
+        check: bool,
+    },
+    /// Get what the tests need, then run all of them; further arguments go to the test runner.
+    Test {
+        /// Arguments for the test runner, such as a test's name.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+    /// Build the wasm components of examples/ and tests/guests/.
+    Guests,
+    /// Measure, side by side with a peer.
+    Bench {
+        /// Which benchmark: spine.
+        name: String,
+    },
+    /// Regenerate control/core/data from registry packages.
+    GenData,
+}
+
+fn main() -> Result<()> {
+    let root = root()?;
+    match Cli::parse().task {
+        Task::Demo { check } => demo::run(&root, check),
+        Task::Test { args } => test::run(&root, &args),
+        Task::Guests => guests::build(&root).map(drop),
+        Task::Bench { name } => bench::run(&root, &name),
+        Task::GenData => data::generate(&root),
+    }
+}
+
+/// The repository's top folder.
+fn root() -> Result<PathBuf> {
+    let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
+    Ok(manifest.parent().context("xtask has no parent folder")?.to_path_buf())
+}
+
+/// Where fetched tools and built guests live: below the target directory, so `cargo clean` removes them.
+fn target_dir(root: &Path) -> PathBuf {
+    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+}

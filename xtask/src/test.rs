@@ -1,0 +1,29 @@
+//! `cargo xtask test`: everything that the tests need, then all tests.
+
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::Result;
+
+use crate::{cmd, guests, kubectl, target_dir};
+
+/// Builds guests and binary, then runs every test with nextest if it is installed, else with cargo's own runner.
+pub fn run(root: &Path, args: &[String]) -> Result<()> {
+    let kubectl = kubectl::ensure(root)?;
+    let guests = guests::build(root)?;
+    let binary = binary(root)?;
+    cmd::step("building and running the tests");
+    let nextest = cmd::output(Command::new("cargo").args(["nextest", "--version"])).is_ok();
+    let mut tests = Command::new("cargo");
+    tests.args(if nextest { ["nextest", "run"].as_slice() } else { ["test", "--no-fail-fast"].as_slice() });
+    tests.args(["--workspace", "--locked"]).args(args).current_dir(root);
+    tests.env("COPEPOD_BIN", binary).env("COPEPOD_GUESTS", guests).env("KUBECTL", kubectl);
+    cmd::run(&mut tests)
+}
+
+/// Builds `copepod` in the profile that the tests share; returns its path.
+pub fn binary(root: &Path) -> Result<std::path::PathBuf> {
+    cmd::step("building copepod (a few minutes the first time)");
+    cmd::run(Command::new("cargo").args(["build", "--locked", "--package", "copepod"]).current_dir(root))?;
+    Ok(target_dir(root).join("debug/copepod"))
+}
