@@ -56,9 +56,14 @@ pub async fn keep_running(agent: Agent, stop: CancellationToken) {
         let started = Instant::now();
         match agent.start() {
             Ok(mut child) => {
+                // Held open while the agent is to run; `wait` would close it.
+                let stdin = child.stdin.take();
                 tokio::select! {
                     status = child.wait() => tracing::error!(?status, "the node's agent ended; starting another"),
-                    () = stop.cancelled() => return end(child).await,
+                    () = stop.cancelled() => {
+                        drop(stdin);
+                        return end(child).await;
+                    }
                 }
             }
             Err(error) => tracing::error!(%error, "cannot start the node's agent"),
@@ -72,7 +77,6 @@ pub async fn keep_running(agent: Agent, stop: CancellationToken) {
 }
 
 async fn end(mut child: Child) {
-    drop(child.stdin.take());
     if tokio::time::timeout(STOP_LIMIT, child.wait()).await.is_err() {
         tracing::warn!("the node's agent did not stop in time; killing it");
         let _ = child.kill().await;
