@@ -72,5 +72,9 @@ fn chain(error: &anyhow::Error) -> String {
 fn init_logging(cli: &Cli) {
     let default = if matches!(cli.command, Command::Up(_) | Command::Push(_)) { "error" } else { "warn,copepod=info" };
     let filter = tracing_subscriber::EnvFilter::try_from_env("COPEPOD_LOG").unwrap_or_else(|_| default.into());
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_ansi(std::io::IsTerminal::is_terminal(&std::io::stderr()))
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
 }

@@ -38,10 +38,17 @@ pub async fn read(
     to: mpsc::Sender<Bytes>,
 ) -> std::io::Result<()> {
     let mut live = live.filter(|_| options.follow);
-    // The rotation count before any file is opened: files opened after it are at least as new.
-    let mut rotation = live.as_mut().map_or(0, |l| l.borrow_and_update().rotations);
-    let (tail, from) = (options.tail, dir.clone());
-    let mut files = run(move || open_from(&from, instance, tail)).await??;
+    let mut rotation = live.as_ref().map_or(0, |l| l.borrow().rotations);
+    let mut files = loop {
+        let (tail, from) = (options.tail, dir.clone());
+        let files = run(move || open_from(&from, instance, tail)).await??;
+        // A rotation meanwhile would make the newest file another one than it seems.
+        let now = live.as_ref().map_or(0, |l| l.borrow().rotations);
+        if now == rotation {
+            break files;
+        }
+        rotation = now;
+    };
     let mut filter = Filter::new(options);
     loop {
         while let Some(file) = files.first_mut() {
@@ -65,10 +72,10 @@ pub async fn read(
         let Some(live) = &mut live else { return Ok(()) };
         let progress = *live.borrow_and_update();
         if progress.rotations > rotation {
-            // The file held is at its end and was moved away: the next ones, oldest first.
+            // The file held was moved away, perhaps with more in it: its rest, then the next ones, oldest first.
             let behind = u32::try_from(progress.rotations - rotation).unwrap_or(MAX_FILES).min(MAX_FILES - 1);
             rotation = progress.rotations;
-            files = (0..behind).rev().filter_map(|n| File::open(log_path(&dir, instance, n)).ok()).collect();
+            files.extend((0..behind).rev().filter_map(|n| File::open(log_path(&dir, instance, n)).ok()));
             continue;
         }
         if progress.closed {

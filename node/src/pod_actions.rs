@@ -225,7 +225,8 @@ mod tests {
             all
         };
         let unstarted_side = Observed { started: false, ..running() };
-        let cases: Vec<(&str, &str, bool, Containers, Vec<Action>, bool)> = vec![
+        type Case = (&'static str, &'static str, bool, Containers, Vec<Action>, bool);
+        let cases: Vec<Case> = vec![
             ("first init first", "Always", false, seen(&[]), start(&["i1"]), false),
             ("init runs", "Always", false, seen(&[("i1", running())]), vec![], false),
             ("then the sidecar", "Always", false, seen(&[("i1", exited(0))]), start(&["side"]), false),

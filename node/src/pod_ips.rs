@@ -1,6 +1,7 @@
 //! Pod addresses from the node's PodCIDR.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::net::{IpAddr, Ipv4Addr};
 
 /// Hands out the addresses of an IPv4 range; the first two (network and node) and the last are never used. A freed
@@ -53,8 +54,8 @@ impl PodIps {
         for _ in 0..size {
             let ip = IpAddr::from(Ipv4Addr::from(self.next));
             self.next = if self.next == self.last { self.first } else { self.next + 1 };
-            if !self.used.contains_key(&ip) {
-                self.used.insert(ip, uid.into());
+            if let Entry::Vacant(free) = self.used.entry(ip) {
+                free.insert(uid.into());
                 return Ok(ip);
             }
         }

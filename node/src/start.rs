@@ -46,6 +46,26 @@ pub type Tell = Arc<dyn Fn(bool, &str, &str) + Send + Sync>;
 /// Finds the Services whose addresses a namespace's containers get as variables.
 pub type ServicesOf = Arc<dyn Fn(&str) -> Vec<Arc<Service>> + Send + Sync>;
 
+/// One instance to start.
+pub struct StartRequest {
+    /// The pod's identity.
+    pub key: PodKey,
+    /// The pod.
+    pub pod: Arc<Pod>,
+    /// Which of its containers.
+    pub container: Container,
+    /// The instance's number.
+    pub instance: u32,
+    /// The pod's addresses.
+    pub pod_ips: Vec<IpAddr>,
+    /// The container's directory for logs.
+    pub log_dir: PathBuf,
+    /// The pod's sandbox.
+    pub sandbox: Arc<dyn PodSandbox>,
+    /// Records events about the container.
+    pub tell: Tell,
+}
+
 /// What starting takes.
 pub struct Starter {
     /// Images.
@@ -73,18 +93,10 @@ impl Starter {
         }
     }
 
-    /// Starts instance number `instance` of a container in a pod's sandbox.
-    pub async fn start(
-        &self,
-        key: &PodKey,
-        pod: &Pod,
-        container: &Container,
-        instance: u32,
-        pod_ips: &[IpAddr],
-        log_dir: PathBuf,
-        sandbox: Arc<dyn PodSandbox>,
-        tell: Tell,
-    ) -> Result<Started, NotStarted> {
+    /// Starts an instance of a container in its pod's sandbox.
+    pub async fn start(&self, ask: StartRequest) -> Result<Started, NotStarted> {
+        let StartRequest { key, pod, container, instance, pod_ips, log_dir, sandbox, tell } = &ask;
+        let (instance, log_dir) = (*instance, log_dir.clone());
         let name = container.image.clone().unwrap_or_default();
         if !self.images.is_present(&name).await {
             tell(false, "Pulling", &format!("Pulling image {name:?}"));

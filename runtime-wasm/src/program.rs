@@ -49,8 +49,6 @@ impl Program {
     pub(crate) fn link(runtime: &Runtime, digest: &str, component: &Component) -> Result<Program, LoadError> {
         let engine = &runtime.engine;
         let ty = component.component_type();
-        let exports: Vec<&str> = ty.exports(engine).map(|(name, _)| name).collect();
-        let kind = classify(&exports)?;
         let pre = runtime.linker.instantiate_pre(component).map_err(|error| {
             let text = format!("{error:#}");
             match ty.imports(engine).map(|(name, _)| name).find(|name| text.contains(&format!("`{name}`"))) {
@@ -58,6 +56,8 @@ impl Program {
                 _ => LoadError::Incompatible(bounded(&text)),
             }
         })?;
+        let exports: Vec<&str> = ty.exports(engine).map(|(name, _)| name).collect();
+        let kind = classify(&exports)?;
         let incompatible = |error: wasmtime::Error| LoadError::Incompatible(bounded(&format!("{error:#}")));
         let pre = match kind {
             Kind::Command => Pre::Command(CommandPre::new(pre).map_err(incompatible)?),

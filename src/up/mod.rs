@@ -11,6 +11,9 @@ use anyhow::Result;
 use crate::cli::UpArgs;
 use crate::shutdown;
 
+/// How long a node port may take to open after its pods are ready.
+const PORT_LIMIT: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Runs the command.
 pub async fn run(args: UpArgs) -> Result<()> {
     let stop = shutdown::on_signal()?;
@@ -50,7 +53,9 @@ async fn summary(client: &kube::Client, cluster: &cluster::Access, applied: &[ap
         let name = format!("{}.{}.svc.cluster.local", service.name(), service.namespace().unwrap_or_default());
         let ports = now.data.pointer("/spec/ports").and_then(|p| p.as_array()).cloned().unwrap_or_default();
         for port in ports.iter().filter_map(|p| p.get("nodePort")) {
-            println!("  URL  http://{}:{port}/", cluster.node_port_address);
+            let address = format!("{}:{port}", cluster.node_port_address);
+            ready::wait_port(&address, PORT_LIMIT).await;
+            println!("  URL  http://{address}/");
         }
         println!("  DNS  {name} @{}", cluster.dns);
     }

@@ -9,6 +9,8 @@ use k8s_openapi::api::core::v1::Pod;
 use kube::api::{Api, DynamicObject};
 use kube::runtime::{WatchStreamExt, watcher};
 use serde_json::Value;
+use tokio::io::AsyncReadExt;
+use tokio::net::TcpStream;
 
 use super::apply::Applied;
 
@@ -38,6 +40,24 @@ pub async fn wait(client: &kube::Client, applied: &[Applied], limit: Duration) -
             bail!("not ready after {} s\n{}", limit.as_secs(), reasons.into_iter().collect::<Vec<_>>().join("\n"))
         }
     }
+}
+
+/// Waits until a node port leads somewhere: a connection that nothing answers is closed at once.
+pub async fn wait_port(address: &str, limit: Duration) {
+    let attempt = async {
+        loop {
+            if let Ok(mut stream) = TcpStream::connect(address).await {
+                // Open after a moment without a word from us: somebody waits for a request at the other end.
+                let closed = tokio::time::timeout(Duration::from_millis(30), stream.read_u8()).await;
+                if !matches!(closed, Ok(Err(_))) {
+                    return;
+                }
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    // The URL is printed either way; a port that is taken by another program says so in an event.
+    let _ = tokio::time::timeout(limit, attempt).await;
 }
 
 async fn wait_one(client: &kube::Client, one: &Applied, progress: &indicatif::ProgressBar) -> Result<()> {

@@ -181,37 +181,11 @@ fn ports_and_directories_in_use() {
 #[test]
 fn strangers_are_told_to_identify_themselves() {
     let cluster = Cluster::start();
-    let mut kubectl = cluster.kubectl();
-    let ran: Ran = kubectl
-        .env_remove("KUBECONFIG")
-        .args([
-            "--kubeconfig=/dev/null",
-            "--insecure-skip-tls-verify",
-            "--username=",
-            "--server",
-            &cluster.url,
-            "get",
-            "--raw",
-            "/api/v1/namespaces",
-        ])
-        .output()
-        .unwrap()
-        .into();
-    assert!(!ran.ok, "{}", ran.out);
-    let mut kubectl = cluster.kubectl();
-    let ran: Ran = kubectl
-        .env_remove("KUBECONFIG")
-        .args([
-            "--kubeconfig=/dev/null",
-            "--insecure-skip-tls-verify",
-            "--server",
-            &cluster.url,
-            "get",
-            "--raw",
-            "/readyz",
-        ])
-        .output()
-        .unwrap()
-        .into();
-    assert_eq!(ran.out.trim(), "ok", "{}", ran.err);
+    let answer = copepod_tests::http::get_tls(&cluster, "/api/v1/namespaces");
+    assert!(answer.starts_with("HTTP/1.1 401") && answer.contains("\"reason\":\"Unauthorized\""), "{answer}");
+    for open in ["/readyz", "/livez", "/healthz"] {
+        let answer = copepod_tests::http::get_tls(&cluster, open);
+        assert!(answer.starts_with("HTTP/1.1 200") && answer.ends_with("ok"), "{open}: {answer}");
+    }
+    assert!(copepod_tests::http::get_tls(&cluster, "/version").contains("v1.36."));
 }

@@ -28,7 +28,9 @@ fn up_runs_an_app_directory_until_ctrl_c() {
     let port = 30000 + port % 2768;
     let yaml = include_str!("../../examples/hello/hello.yaml").replace("30080", &port.to_string());
     std::fs::write(dir.path().join("hello.yaml"), yaml).unwrap();
-    let mut up = copepod().arg("up").arg(dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut up =
+        Stopped(copepod().arg("up").arg(dir.path()).stdin(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap());
+    let up = &mut up.0;
     let mut lines = BufReader::new(up.stdout.take().unwrap()).lines().map_while(Result::ok);
     let mut url = String::new();
     for line in lines.by_ref() {
@@ -46,6 +48,20 @@ fn up_runs_an_app_directory_until_ctrl_c() {
     lines.for_each(drop);
     assert!(up.wait().unwrap().success());
     assert!(http::get(&url, "/").is_err(), "the cluster is gone");
+}
+
+/// Interrupts `copepod up` however the test ends.
+struct Stopped(std::process::Child);
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        if let Ok(None) = self.0.try_wait()
+            && let Some(pid) = i32::try_from(self.0.id()).ok().and_then(rustix::process::Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::INT);
+            let _ = self.0.wait();
+        }
+    }
 }
 
 #[test]

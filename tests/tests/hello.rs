@@ -15,14 +15,14 @@ fn hello(cluster: &Cluster) {
     cluster.rolled_out("hello");
 }
 
-/// The names that answer on the node port, over enough connections to meet every replica.
+/// The names that answer on the node port, over enough connections to meet every replica; a connection that fails
+/// (the port is just being opened, its pod just left) counts as the name of its error.
 fn names(cluster: &Cluster) -> BTreeSet<String> {
     let authority = format!("{}:30080", cluster.node_ports);
     (0..24)
-        .map(|_| {
-            let (code, body) = http::get(&authority, "/").expect("an answer through the node port");
-            assert_eq!(code, 200, "{body}");
-            body.trim().trim_start_matches("Hello from ").to_string()
+        .map(|_| match http::get(&authority, "/") {
+            Ok((200, body)) => body.trim().trim_start_matches("Hello from ").to_string(),
+            other => format!("{other:?}"),
         })
         .collect()
 }

@@ -141,7 +141,7 @@ fn pods_get_their_configuration() {
     - {name: IP, valueFrom: {fieldRef: {fieldPath: status.podIP}}}
     - {name: COLOR, valueFrom: {configMapKeyRef: {name: settings, key: color}}}
     - {name: TOKEN, valueFrom: {secretKeyRef: {name: keys, key: token}}}
-    - {name: ABSENT, valueFrom: {configMapKeyRef: {name: settings, key: no, optional: true}}}
+    - {name: ABSENT, valueFrom: {configMapKeyRef: {name: settings, key: nope, optional: true}}}
     envFrom: [{prefix: P_, configMapRef: {name: settings}}]
   - name: files
     image: toolbox

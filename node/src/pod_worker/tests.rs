@@ -279,7 +279,7 @@ async fn readiness_and_liveness() {
     node.newest("u1", "a", 1).await;
     until("restarted by its liveness probe", || node.world.container("u1", "a").restart_count >= 1).await;
     assert!(node.world.has_event("Unhealthy: Liveness probe failed: "));
-    assert!(node.world.has_event("Container failed liveness probe, will be restarted"));
+    assert!(node.world.has_event("Container a failed liveness probe, will be restarted"));
     assert!(!node.world.container("u1", "a").ready);
     node.runtime.sandbox_of("u1").unwrap().answer_http(80, 200, "");
     until("ready", || node.world.container("u1", "a").ready).await;

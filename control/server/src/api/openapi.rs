@@ -29,9 +29,37 @@ struct Document {
     etag: String,
 }
 
-/// GET below `/openapi/`. JSON only.
+/// The form in which kubectl asks for `/openapi/v2`: a gnostic `openapi.v2.Document`.
+const PROTOBUF_V2: &str = "application/com.github.proto-openapi.spec.v2";
+
+/// A document without paths or definitions. kubectl falls back to it for kinds that `/openapi/v3` does not know; it
+/// skips its own validation of kinds that are not in it, and the server's field validation decides.
+fn bare_protobuf_v2() -> Response {
+    let text = |field: u8, value: &str| {
+        let mut bytes = vec![field << 3 | 2, u8::try_from(value.len()).unwrap_or(0)];
+        bytes.extend_from_slice(value.as_bytes());
+        bytes
+    };
+    let (title, version) = (text(1, "Kubernetes"), text(2, "v1.36"));
+    let info = [title, version].concat();
+    let mut document = text(1, "2.0");
+    document.extend([2 << 3 | 2, u8::try_from(info.len()).unwrap_or(0)]);
+    document.extend(info);
+    document.extend([8 << 3 | 2, 0]);
+    let mut response = Response::new(Body::from(document));
+    let kind = HeaderValue::from_static("application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    response.headers_mut().insert(header::CONTENT_TYPE, kind);
+    response
+}
+
+/// GET below `/openapi/`: JSON, and for `/openapi/v2` the bare protobuf form.
 pub(crate) async fn serve(state: &Arc<ApiState>, url: &str, headers: &HeaderMap) -> Result<Response, ApiError> {
     let accepted = headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
+    if url.trim_end_matches('/') == "/openapi/v2"
+        && accepted.is_some_and(|a| a.contains(PROTOBUF_V2) && !a.contains("json"))
+    {
+        return Ok(bare_protobuf_v2());
+    }
     if Accept::negotiate(accepted, true)?.format != Format::Json {
         return Err(ApiError::not_acceptable("only the following media types are accepted: application/json"));
     }

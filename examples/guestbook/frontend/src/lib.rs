@@ -12,7 +12,11 @@ async fn main(request: Request<Body>) -> Result<Response<Body>, wstd::http::Erro
     }
     let mut entry = request.into_body();
     let entry = entry.contents().await?.to_vec();
-    let call = Request::builder().method(method).uri(backend.as_str()).body(Body::from(entry))?;
+    let call = Request::builder()
+        .method(method)
+        .uri(backend.as_str())
+        .header("content-length", entry.len())
+        .body(Body::from(entry))?;
     match Client::new().send(call).await {
         Ok(answer) => {
             let mut body = answer.into_body();
