@@ -87,7 +87,8 @@ impl Records {
     pub fn resolve(&self, view: View, name: &str, qtype: QueryType) -> Answer {
         let name = name.trim_end_matches('.').to_ascii_lowercase();
         let reverse = name.ends_with(".in-addr.arpa") || name.ends_with(".ip6.arpa");
-        if !self.owns(&name) && !(reverse && self.pods.contains_key(&name)) {
+        let known_reverse = reverse && self.pods.contains_key(&name);
+        if !self.owns(&name) && !known_reverse {
             let rcode = if reverse { Rcode::NxDomain } else { Rcode::Refused };
             return Answer { rcode, answers: Vec::new(), additionals: Vec::new() };
         }

@@ -38,19 +38,14 @@ pub async fn read(
     to: mpsc::Sender<Bytes>,
 ) -> std::io::Result<()> {
     let mut live = live.filter(|_| options.follow);
-    let mut rotation = live.as_ref().map_or(0, |l| l.borrow().rotations);
-    let mut files = loop {
-        let (tail, from) = (options.tail, dir.clone());
-        let files = run(move || open_from(&from, instance, tail)).await??;
-        // A rotation meanwhile would make the newest file another one than it seems.
-        let now = live.as_ref().map_or(0, |l| l.borrow().rotations);
-        if now == rotation {
-            break files;
-        }
-        rotation = now;
-    };
+    let (mut files, mut rotation) = open_newest(&dir, instance, live.as_ref(), |_| MAX_FILES);
+    if let Some(tail) = options.tail {
+        files = run(move || seek_to_tail(files, tail)).await??;
+    }
     let mut filter = Filter::new(options);
     loop {
+        // Taken before reading, so that what comes while reading wakes this task again.
+        let progress = live.as_mut().map(|l| *l.borrow_and_update());
         while let Some(file) = files.first_mut() {
             let Ok(mut handle) = file.try_clone() else { break };
             let (read, chunk) = run(move || read_chunk(&mut handle)).await??;
@@ -69,28 +64,15 @@ pub async fn read(
                 return Ok(());
             }
         }
-        let Some(live) = &mut live else { return Ok(()) };
-        let progress = *live.borrow_and_update();
+        let (Some(live), Some(progress)) = (&mut live, progress) else { return Ok(()) };
         if progress.rotations > rotation {
-            // The file held was moved away, perhaps with more in it: its rest, then the next ones, oldest first.
-            let behind = u32::try_from(progress.rotations - rotation).unwrap_or(MAX_FILES).min(MAX_FILES - 1);
-            rotation = progress.rotations;
-            files.extend((0..behind).rev().filter_map(|n| File::open(log_path(&dir, instance, n)).ok()));
+            // The file held was moved away and is read to its end: the next ones, oldest first.
+            let held = rotation;
+            let behind = |now: u64| u32::try_from(now - held).unwrap_or(MAX_FILES).min(MAX_FILES);
+            (files, rotation) = open_newest(&dir, instance, Some(live), behind);
             continue;
         }
         if progress.closed {
-            // What was written between the last read and the closing.
-            if let Some(file) = files.first_mut() {
-                let mut handle = file.try_clone()?;
-                let (_, chunk) = run(move || read_chunk(&mut handle)).await??;
-                let out = filter.take(&chunk);
-                if !chunk.is_empty() {
-                    if !out.is_empty() && to.send(out.into()).await.is_err() {
-                        return Ok(());
-                    }
-                    continue;
-                }
-            }
             return Ok(());
         }
         tokio::select! {
@@ -111,12 +93,23 @@ fn read_chunk(file: &mut File) -> std::io::Result<(usize, Vec<u8>)> {
     Ok((n, chunk))
 }
 
-/// Opens an instance's files, oldest first, placed so that only the last `tail` lines follow.
-fn open_from(dir: &Path, instance: u32, tail: Option<u64>) -> std::io::Result<Vec<File>> {
-    let mut files: Vec<File> =
-        (0..MAX_FILES).rev().filter_map(|n| File::open(log_path(dir, instance, n)).ok()).collect();
-    let Some(mut wanted) = tail else { return Ok(files) };
-    let mut keep = 0;
+/// Opens the newest files of an instance, oldest first, as many as `count` says for the number of rotations, which is
+/// returned too. No rotation happens in between: the writer rotates while it holds the watched value.
+fn open_newest(
+    dir: &Path,
+    instance: u32,
+    live: Option<&watch::Receiver<Progress>>,
+    count: impl Fn(u64) -> u32,
+) -> (Vec<File>, u64) {
+    let held = live.map(|l| l.borrow());
+    let rotations = held.as_ref().map_or(0, |p| p.rotations);
+    let names = (0..count(rotations)).rev().map(|n| log_path(dir, instance, n));
+    (names.filter_map(|path| File::open(path).ok()).collect(), rotations)
+}
+
+/// Places files, oldest first, so that only the last `tail` lines follow.
+fn seek_to_tail(mut files: Vec<File>, tail: u64) -> std::io::Result<Vec<File>> {
+    let (mut keep, mut wanted) = (0, tail);
     for file in files.iter_mut().rev() {
         keep += 1;
         wanted = seek_back(file, wanted)?;

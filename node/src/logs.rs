@@ -100,18 +100,31 @@ impl ContainerLog {
         self.changed.send_replace(state.progress);
     }
 
+    /// Rotates while holding the watched value: a reader that holds it sees names and count agree.
     fn rotate(&self, state: &mut State) -> std::io::Result<()> {
         let numbered = |n: u32| PathBuf::from(format!("{}.{n}", self.path.display()));
-        for n in (1..MAX_FILES - 1).rev() {
-            if numbered(n).exists() {
-                std::fs::rename(numbered(n), numbered(n + 1))?;
+        let mut result = Ok(());
+        self.changed.send_modify(|shown| {
+            let rotated = (|| {
+                for n in (1..MAX_FILES - 1).rev() {
+                    if numbered(n).exists() {
+                        std::fs::rename(numbered(n), numbered(n + 1))?;
+                    }
+                }
+                std::fs::rename(&self.path, numbered(1))?;
+                File::create(&self.path)
+            })();
+            match rotated {
+                Ok(file) => {
+                    state.file = Some(file);
+                    state.progress.rotations += 1;
+                    state.progress.bytes = 0;
+                    *shown = state.progress;
+                }
+                Err(error) => result = Err(error),
             }
-        }
-        std::fs::rename(&self.path, numbered(1))?;
-        state.file = Some(File::create(&self.path)?);
-        state.progress.rotations += 1;
-        state.progress.bytes = 0;
-        Ok(())
+        });
+        result
     }
 }
 

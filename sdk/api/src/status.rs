@@ -91,7 +91,7 @@ impl ApiError {
     fn named(mut self, r: &GroupResource, name: &str) -> Self {
         let mut d = json!({"name": name, "kind": r.resource});
         if !r.group.is_empty() {
-            d["group"] = json!(r.group);
+            set(&mut d, "group", json!(r.group));
         }
         self.details = Some(d);
         self
@@ -155,7 +155,7 @@ impl ApiError {
             errors.iter().map(|f| json!({"reason": f.reason, "message": f.message, "field": f.field})).collect();
         let mut d = json!({"name": name, "kind": kind, "causes": causes});
         if !group.is_empty() {
-            d["group"] = json!(group);
+            set(&mut d, "group", json!(group));
         }
         e.details = Some(d);
         e
@@ -194,8 +194,14 @@ impl ApiError {
             "message": self.message, "reason": self.reason, "code": self.code,
         });
         if let Some(d) = &self.details {
-            s["details"] = d.clone();
+            set(&mut s, "details", d.clone());
         }
         s
+    }
+}
+
+fn set(object: &mut Value, key: &str, value: Value) {
+    if let Some(fields) = object.as_object_mut() {
+        fields.insert(key.to_string(), value);
     }
 }

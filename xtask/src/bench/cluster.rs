@@ -70,7 +70,7 @@ impl<'t> Cluster<'t> {
         cmd::output(self.kubectl_command().args(args))
     }
 
-    /// Creates an object, or a List of them.
+    /// Creates an object.
     ///
     /// # Errors
     /// kubectl failed.
