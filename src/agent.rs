@@ -20,6 +20,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         node_name: args.node_name,
         node_ips: Vec::new(),
         pod_cidr: args.pod_cidr,
+        virtual_cidrs: args.virtual_cidrs,
         max_pods: args.max_pods.and_then(|n| usize::try_from(n).ok()),
         node_port_address: args.node_port_address,
         cluster_domain: args.cluster_domain,

@@ -152,6 +152,9 @@ pub struct AgentArgs {
     /// The node's part of the cluster CIDR.
     #[arg(long)]
     pub pod_cidr: String,
+    /// Ranges of all pods and Services of the cluster.
+    #[arg(long, value_delimiter = ',')]
+    pub virtual_cidrs: Vec<String>,
     /// Most pods.
     #[arg(long)]
     pub max_pods: Option<u32>,

@@ -26,6 +26,9 @@ use crate::cli::ServerArgs;
 use crate::data_dir::{self, DataDir};
 use crate::{preflight, shutdown};
 
+/// How long the ready line waits for this machine's own node.
+const NODE_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+
 /// The command line, checked.
 struct Plan {
     service_cidr: Cidr,
@@ -129,7 +132,7 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
     let control = CancellationToken::new();
     let config = controllers::Config { ca_pem: pki.ca_pem().to_string(), seed: rand_seed() };
     let (mut tasks, views) = controllers::start(client, config, control.clone());
-    tasks.spawn(names::follow(views, args.cluster_domain.clone(), records, control.clone()));
+    tasks.spawn(names::follow(views.clone(), args.cluster_domain.clone(), records, control.clone()));
 
     let url = format!("https://{}", SocketAddr::new(local(listen.ip()), listen.port()));
     let kubeconfig = path.join("admin.kubeconfig");
@@ -152,6 +155,13 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
         Some(tokio::spawn(child::keep_running(command, agent.clone())))
     };
 
+    if node.is_some() {
+        tokio::select! {
+            () = names::node_ready(&views, &plan.node_name) => {}
+            () = tokio::time::sleep(NODE_LIMIT) => tracing::warn!("the node on this machine is not ready yet"),
+            () = stop.cancelled() => {}
+        }
+    }
     let line = ready_line(
         &url,
         &kubeconfig.display().to_string(),

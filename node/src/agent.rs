@@ -28,6 +28,7 @@ use crate::observed::BackOff;
 use crate::pod_ips::PodIps;
 use crate::pod_worker::{Record, Shared};
 use crate::pods::Pods;
+use crate::policy::Cidr;
 use crate::publish::KubePods;
 use crate::refs::KubeConfigs;
 use crate::runtime::PodRuntime;
@@ -56,6 +57,8 @@ pub struct AgentConfig {
     pub node_ips: Vec<IpAddr>,
     /// The range for pods' addresses, unless the Node object has one already.
     pub pod_cidr: String,
+    /// The ranges of all pods and Services of the cluster, beside `pod_cidr`: never looked for on the host's network.
+    pub virtual_cidrs: Vec<String>,
     /// Most pods; `None`: what the machine allows, at most [`MAX_PODS`].
     pub max_pods: Option<usize>,
     /// Where node ports are listened on; `0.0.0.0` for all addresses.
@@ -150,7 +153,9 @@ impl Agent {
             Recorder::new(client.clone(), "copepod-node", Some(&config.node_name), stop.clone());
         tasks.spawn(recording);
         let api_server = tunnel::server_address(&kube);
-        let fabric = Fabric::new(FabricConfig { api_server, node_ips: node_ips.clone() });
+        let ranges = config.virtual_cidrs.iter().chain([&registration.pod_cidr]);
+        let virtual_ranges = ranges.filter_map(|range| Cidr::parse(range)).collect();
+        let fabric = Fabric::new(FabricConfig { api_server, node_ips: node_ips.clone(), virtual_ranges });
         let services = Reflector::<Service>::default();
         let shared = shared(&config, &registration, &client, runtime, &fabric, &services, &recorder).await?;
         let pods = Arc::new(Pods::new(shared));
@@ -277,7 +282,7 @@ async fn shared(
         logs,
         ips: Mutex::new(ips),
         back_off: config.back_off,
-        retry: BackOff { initial: Duration::from_secs(1), max: Duration::from_secs(60), ..config.back_off },
+        retry: BackOff { initial: Duration::from_secs(1), max: Duration::from_secs(10), ..config.back_off },
     }))
 }
 

@@ -14,7 +14,7 @@ use parking_lot::RwLock;
 use tokio::net::TcpStream;
 
 use crate::observed::PodKey;
-use crate::policy::{self, Peer};
+use crate::policy::{self, Cidr, Peer};
 use crate::runtime::PodSandbox;
 use crate::service_table::{Protocol, ServicePort, ServiceTable};
 
@@ -35,6 +35,8 @@ pub struct FabricConfig {
     pub api_server: (String, u16),
     /// The node's own addresses.
     pub node_ips: Vec<IpAddr>,
+    /// Ranges of pods and Services: nothing in them is ever looked for on the host's network.
+    pub virtual_ranges: Vec<Cidr>,
 }
 
 /// The node's pod network.
@@ -124,6 +126,10 @@ impl Fabric {
         policy::decide(peer, to)?;
         if let Some(sandbox) = self.local(to.ip()) {
             return sandbox.accept(from, to.port()).await;
+        }
+        // A pod that has gone, or one on another node.
+        if self.config.virtual_ranges.iter().any(|range| range.contains(to.ip())) {
+            return Err(NetError::Unreachable);
         }
         dial(to).await
     }

@@ -290,7 +290,10 @@ async fn exists(path: &Path) -> bool {
 }
 
 async fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
-    let temporary = path.with_extension("part");
+    // Several pods may resolve one name at once: each writes a file of its own.
+    static WRITES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
+    let number = WRITES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let temporary = path.with_extension(format!("{number}.part"));
     tokio::fs::write(&temporary, bytes).await?;
     tokio::fs::rename(&temporary, path).await
 }
@@ -430,6 +433,23 @@ mod tests {
         );
         assert_eq!(error.reason(), "ErrImagePull");
         assert!(images.get("down:1", None).await.unwrap_err().to_string().contains("connection refused"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn many_pods_may_remember_one_name_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x@1.2.json");
+        let writes: Vec<_> = (0..64)
+            .map(|_| {
+                let path = path.clone();
+                tokio::spawn(async move { write_whole(&path, b"same").await })
+            })
+            .collect();
+        for write in writes {
+            write.await.unwrap().unwrap();
+        }
+        assert_eq!(std::fs::read(&path).unwrap(), b"same");
+        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
     }
 
     #[tokio::test]

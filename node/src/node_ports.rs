@@ -181,7 +181,8 @@ mod tests {
     use tokio::sync::mpsc;
 
     fn fabric(node_port: u16, sandbox: Arc<SimSandbox>) -> Arc<Fabric> {
-        let fabric = Fabric::new(FabricConfig { api_server: ("127.0.0.1".into(), 1), node_ips: vec![] });
+        let fabric =
+            Fabric::new(FabricConfig { api_server: ("127.0.0.1".into(), 1), node_ips: vec![], virtual_ranges: vec![] });
         fabric.attach("u", &["10.64.0.2".parse().unwrap()], sandbox);
         let service = serde_json::from_value(json!({"metadata": {"name": "s", "namespace": "n"},
             "spec": {"clusterIP": "10.43.0.9", "ports": [{"port": 80, "nodePort": node_port}]}}))

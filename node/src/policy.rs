@@ -53,9 +53,54 @@ fn forbidden(ip: IpAddr) -> Option<&'static str> {
     }
 }
 
+/// A range of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Cidr {
+    network: IpAddr,
+    bits: u32,
+}
+
+impl Cidr {
+    /// Parses `ADDRESS/BITS`; `None` if it is not one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let (network, bits) = text.trim().split_once('/')?;
+        let (network, bits): (IpAddr, u32) = (network.parse().ok()?, bits.parse().ok()?);
+        (bits <= if network.is_ipv4() { 32 } else { 128 }).then_some(Self { network, bits })
+    }
+    /// Whether an address is in the range.
+    pub fn contains(&self, ip: IpAddr) -> bool {
+        match (self.network, ip.to_canonical()) {
+            (IpAddr::V4(a), IpAddr::V4(b)) => (a.to_bits() ^ b.to_bits()).checked_shr(32 - self.bits).unwrap_or(0) == 0,
+            (IpAddr::V6(a), IpAddr::V6(b)) => {
+                (a.to_bits() ^ b.to_bits()).checked_shr(128 - self.bits).unwrap_or(0) == 0
+            }
+            _ => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn ranges() {
+        let cases = [
+            ("10.64.0.0/10", "10.127.255.255", true),
+            ("10.64.0.0/10", "10.128.0.0", false),
+            ("10.64.0.0/10", "::ffff:10.64.0.1", true),
+            ("0.0.0.0/0", "1.2.3.4", true),
+            ("10.0.0.1/32", "10.0.0.2", false),
+            ("fd00::/8", "fd12::1", true),
+            ("fd00::/8", "10.0.0.1", false),
+        ];
+        for (range, ip, inside) in cases {
+            assert_eq!(Cidr::parse(range).unwrap().contains(ip.parse().unwrap()), inside, "{range} {ip}");
+        }
+        for bad in ["", "10.0.0.0", "10.0.0.0/33", "x/8"] {
+            assert_eq!(Cidr::parse(bad), None, "{bad}");
+        }
+    }
 
     #[test]
     fn what_guests_may_reach() {

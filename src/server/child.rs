@@ -37,6 +37,7 @@ impl Agent {
         let mut command = Command::new(std::env::current_exe()?);
         command.arg("agent").arg("--kubeconfig").arg(&self.credentials).arg("--data-dir").arg(&self.home);
         command.args(["--node-name", &self.node_name, "--pod-cidr", &self.pod_cidr]);
+        command.args(["--virtual-cidrs", &format!("{},{}", self.args.cluster_cidr, self.args.service_cidr)]);
         command.args(["--cluster-domain", &self.args.cluster_domain]);
         command.args(["--node-port-address", &self.args.node_port_address.to_string()]);
         if let Some(max) = self.args.max_pods {

@@ -38,15 +38,30 @@ pub async fn follow(views: Views, domain: String, records: SharedRecords, stop: 
     }
 }
 
+/// Waits until a node reports ready.
+pub async fn node_ready(views: &Views, name: &str) {
+    let changed = Arc::new(Notify::new());
+    let tell = changed.clone();
+    views.nodes.on_change(move |_| tell.notify_one());
+    let key = copepod_client::Key::new("", name);
+    while !views.nodes.get(&key).is_some_and(|n| is_ready(&n)) {
+        changed.notified().await;
+    }
+}
+
+fn is_ready(node: &Node) -> bool {
+    let conditions = node.status.iter().flat_map(|s| s.conditions.iter().flatten());
+    conditions.into_iter().any(|c| c.type_ == "Ready" && c.status == "True")
+}
+
 /// Where machines outside reach a ready node: its external addresses, else its internal ones.
 fn reachable(node: &Node) -> Option<NodeAddresses> {
     let status = node.status.as_ref()?;
-    let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
     let of = |kind: &str| -> Vec<std::net::IpAddr> {
         let all = status.addresses.iter().flatten();
         all.filter(|a| a.type_ == kind).filter_map(|a| a.address.parse().ok()).collect()
     };
     let external = of("ExternalIP");
     let addresses = if external.is_empty() { of("InternalIP") } else { external };
-    (ready && !addresses.is_empty()).then_some(NodeAddresses { addresses })
+    (is_ready(node) && !addresses.is_empty()).then_some(NodeAddresses { addresses })
 }

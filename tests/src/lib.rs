@@ -71,7 +71,7 @@ pub fn run_with_input(command: &mut Command, input: &str) -> Ran {
 }
 
 /// Each cluster's node ports listen on a loopback address of their own, so that tests run in parallel.
-fn own_loopback() -> String {
+pub fn own_loopback() -> String {
     static NEXT: AtomicU32 = AtomicU32::new(1);
     let pid = std::process::id();
     let n = NEXT.fetch_add(1, Ordering::Relaxed);

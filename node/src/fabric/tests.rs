@@ -14,7 +14,11 @@ fn key(n: u8) -> PodKey {
 
 /// A fabric with the pods 2 and 3 listening on 8080, and a Service of both.
 fn setup(endpoints: &[u8]) -> Arc<Fabric> {
-    let config = FabricConfig { api_server: ("127.0.0.1".into(), 1), node_ips: vec!["192.0.2.1".parse().unwrap()] };
+    let config = FabricConfig {
+        api_server: ("127.0.0.1".into(), 1),
+        node_ips: vec!["192.0.2.1".parse().unwrap()],
+        virtual_ranges: vec![Cidr::parse("10.64.0.0/20").unwrap()],
+    };
     let fabric = Fabric::new(config);
     for n in [2, 3] {
         fabric.attach(&key(n).uid, &[ip(n)], SimSandbox::echoing(8080, &format!("pod {n}: ")));
@@ -80,6 +84,17 @@ async fn guests_reach_neither_the_hosts_loopback_nor_metadata() {
 }
 
 #[tokio::test]
+async fn a_pods_address_without_a_pod_never_leaves_the_node() {
+    let fabric = setup(&[2, 3]);
+    assert_eq!(ask(&fabric, "10.64.0.77:8080").await, Err(NetError::Unreachable));
+    fabric.detach("u2");
+    assert_eq!(ask(&fabric, "10.64.0.2:8080").await, Err(NetError::Unreachable));
+    for _ in 0..4 {
+        assert_eq!(ask(&fabric, "10.43.0.9:80").await.unwrap(), "pod 3: hi");
+    }
+}
+
+#[tokio::test]
 async fn names_resolve_with_search_domains_and_own_name() {
     let fabric = setup(&[2]);
     let uplink = fabric.uplink(&key(9), "p9", &[ip(9)]);
@@ -95,8 +110,11 @@ async fn names_resolve_with_search_domains_and_own_name() {
 #[tokio::test]
 async fn the_api_service_leads_to_the_server() {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let config =
-        FabricConfig { api_server: ("127.0.0.1".into(), listener.local_addr().unwrap().port()), node_ips: vec![] };
+    let config = FabricConfig {
+        api_server: ("127.0.0.1".into(), listener.local_addr().unwrap().port()),
+        node_ips: vec![],
+        virtual_ranges: vec![],
+    };
     let fabric = Fabric::new(config);
     let service: Service = serde_json::from_value(json!({"metadata": {"name": "kubernetes", "namespace": "default"},
         "spec": {"clusterIP": "10.43.0.1", "ports": [{"name": "https", "port": 443}]}}))

@@ -96,7 +96,8 @@ struct Node {
 
 fn node_in(dir: &std::path::Path, world: Arc<World>) -> Node {
     let runtime = Arc::new(SimRuntime::default());
-    let fabric = Fabric::new(FabricConfig { api_server: ("127.0.0.1".into(), 1), node_ips: vec![] });
+    let fabric =
+        Fabric::new(FabricConfig { api_server: ("127.0.0.1".into(), 1), node_ips: vec![], virtual_ranges: vec![] });
     let quick = BackOff { initial: Duration::from_millis(20), ..BackOff::default() };
     let (events, images) = (world.clone(), Images::open(dir, world.clone()).unwrap());
     let starter = Starter {
