@@ -116,7 +116,7 @@ impl PodSandbox for WasmSandbox {
         inner.stdout = Arc::new(Sink { stream: Stream::Stdout, output: spec.output.clone() });
         inner.stderr = Arc::new(Sink { stream: Stream::Stderr, output: spec.output });
         let container = self.sandbox.start(inner).map_err(|e| RuntimeError::Failed(e.to_string()))?;
-        Ok(Arc::new(WasmContainer { container }))
+        Ok(Arc::new(WasmContainer { container: Arc::new(container) }))
     }
 
     async fn accept(&self, from: SocketAddr, port: u16) -> Result<Endpoint, NetError> {
@@ -142,7 +142,7 @@ impl PodSandbox for WasmSandbox {
 }
 
 struct WasmContainer {
-    container: Container,
+    container: Arc<Container>,
 }
 
 #[async_trait]
@@ -157,10 +157,9 @@ impl RunningContainer for WasmContainer {
         ContainerExit { code: exit.code, reason, message: exit.message.unwrap_or_default() }
     }
 
-    /// WASI has no signals that a guest could handle, so that there is nothing to wait for: it ends at once, as a
-    /// process does that leaves SIGTERM alone.
-    fn kill(&self, _grace: Duration) {
-        self.container.kill();
+    fn kill(&self, grace: Duration) {
+        let container = self.container.clone();
+        tokio::spawn(async move { container.stop(grace).await });
     }
 
     fn usage(&self) -> Usage {

@@ -202,6 +202,8 @@ impl Ending {
 /// A started container. Dropping it kills it.
 pub struct Container {
     name: String,
+    /// An HTTP container's port and handler, for draining.
+    http: Option<(Arc<PodNet>, u16, HttpServer)>,
     ended: watch::Receiver<Option<Exit>>,
     cancel: CancellationToken,
     budget: Arc<MemoryBudget>,
@@ -225,8 +227,9 @@ impl Sandbox {
         let (ending, ended) = Ending::new();
         let budget = MemoryBudget::new(spec.memory_limit);
         let meter = CpuMeter::new(self.runtime.ticker.clone(), spec.cpu_limit);
-        let container = Container {
+        let mut container = Container {
             name: spec.name,
+            http: None,
             ended,
             cancel: CancellationToken::new(),
             budget: budget.clone(),
@@ -273,6 +276,7 @@ impl Sandbox {
                     ending.clone(),
                 );
                 net.serve_http(port, Arc::new(server.clone())).map_err(|source| StartError::Port { port, source })?;
+                container.http = Some((net.clone(), port, server.clone()));
                 self.runtime.spawn(async move {
                     cancel.cancelled().await;
                     net.stop_http(port);
@@ -325,6 +329,20 @@ impl Container {
     #[cfg(test)]
     pub(crate) fn ended_for_tests(&self) -> watch::Receiver<Option<Exit>> {
         self.ended.clone()
+    }
+
+    /// Ends it gracefully: an HTTP container refuses new connections and gets `grace` for the requests it serves; then,
+    /// and any command at once (WASI has no signal that a guest could handle), it is killed.
+    pub async fn stop(&self, grace: Duration) {
+        if let Some((net, port, server)) = &self.http {
+            net.stop_http(*port);
+            tokio::select! {
+                () = server.quiet() => {}
+                () = tokio::time::sleep(grace) => {}
+                () = self.cancel.cancelled() => {}
+            }
+        }
+        self.kill();
     }
 
     /// Ends it within an epoch tick, whatever it is doing; [`Container::wait`] tells when.

@@ -309,6 +309,37 @@ async fn http_concurrency_is_bounded() {
 }
 
 #[tokio::test]
+async fn a_stopping_http_container_finishes_what_it_serves() {
+    let pod = Pod::new();
+    let web = pod.start("web", &[], |_| {}).await;
+    let port = "127.0.0.1:80".parse().unwrap();
+    let Ok(Endpoint::Http(handler)) = pod.net.connect_endpoint(port).await else { panic!("port 80 is served") };
+    let (send, mut rest) = tokio::sync::mpsc::channel::<Bytes>(1);
+    let body = http_body_util::StreamBody::new(futures::stream::poll_fn(move |cx| {
+        rest.poll_recv(cx).map(|chunk| chunk.map(|c| Ok(http_body::Frame::data(c))))
+    }));
+    let request = http::Request::post("/echo").header("host", "web").body(body.boxed_unsync()).unwrap();
+    let answering = tokio::spawn(async move {
+        let response = handler.handle(request).await;
+        (response.status().as_u16(), response.into_body().collect().await.unwrap().to_bytes())
+    });
+    // Room for the third means that the guest took the first: the request is being served.
+    for chunk in ["one ", "two ", "three"] {
+        send.send(Bytes::from(chunk)).await.unwrap();
+    }
+    let stopping = tokio::spawn(async move {
+        web.container.stop(Duration::from_secs(60)).await;
+        web.ended().await
+    });
+    while pod.net.connect_endpoint(port).await.is_ok() {
+        tokio::task::yield_now().await;
+    }
+    drop(send);
+    assert_eq!(answering.await.unwrap(), (200, Bytes::from("one two three")));
+    assert_eq!(stopping.await.unwrap().code, 137);
+}
+
+#[tokio::test]
 async fn guests_call_each_other_and_get_errors() {
     let pod = Pod::new();
     let _web = pod.start("web", &[], |_| {}).await;

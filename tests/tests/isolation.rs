@@ -44,12 +44,20 @@ fn guest_files_stay_in_memory_and_in_their_pod() {
     let secret = "a-text-that-stands-nowhere-else-7f3a";
     // Put together at run time: the manifest itself is stored on disk, by the server.
     let (left, right) = secret.split_at(20);
+    let init = |name: &str, path: &str| {
+        format!("  - name: {name}\n    image: toolbox\n    args: [write, {path}, '{right}']\n    volumeMounts: [{{name: v, mountPath: /v}}]\n")
+    };
     cluster.apply(&format!(
-        "apiVersion: v1\nkind: Pod\nmetadata: {{name: scribe}}\nspec:\n  restartPolicy: Never\n  volumes: [{{name: v, emptyDir: {{}}}}]\n  initContainers:\n  - name: first\n    image: toolbox\n    args: [write, /v/note-{left}, '{right}']\n    volumeMounts: [{{name: v, mountPath: /v}}]\n  containers:\n  - name: main\n    image: toolbox\n    args: [cat, /v/note-{left}, /note]\n    volumeMounts: [{{name: v, mountPath: /v}}]\n"
+        "apiVersion: v1\nkind: Pod\nmetadata: {{name: scribe}}\nspec:\n  restartPolicy: Never\n  volumes: [{{name: v, emptyDir: {{}}}}]\n  initContainers:\n{}{}  containers:\n  - name: main\n    image: toolbox\n    args: [cat, /v/note-{left}, /note-{left}, /end]\n    volumeMounts: [{{name: v, mountPath: /v}}]\n",
+        init("volume", &format!("/v/note-{left}")),
+        init("root", &format!("/note-{left}")),
     ));
-    let log = cluster.log_holds("scribe", "/note:");
-    assert!(log.contains(&format!("Ok(\"{right}\")")), "the volume is shared: {log}");
-    assert!(log.contains("/note: Err("), "the root is each container's own: {log}");
+    let log = cluster.log_holds("scribe", "/end:");
+    let shared = log.matches(&format!("Ok(\"{right}\")")).count();
+    assert_eq!(shared, 2, "the pod's filesystem and its volume are shared by its containers: {log}");
+    cluster.apply(&toolbox_pod("stranger", &["cat", &format!("/note-{left}")], "  restartPolicy: Never\n"));
+    let log = cluster.log_holds("stranger", "note-");
+    assert!(log.contains("Err("), "another pod sees nothing of it: {log}");
     let mut stack = vec![cluster.data_dir.clone()];
     while let Some(dir) = stack.pop() {
         for entry in std::fs::read_dir(dir).unwrap().flatten() {

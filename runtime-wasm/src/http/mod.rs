@@ -138,6 +138,12 @@ impl HttpServer {
         HttpServer(shared)
     }
 
+    /// Waits until no request is being served or waits.
+    pub(crate) async fn quiet(&self) {
+        let all = u32::try_from(self.0.limits.max_concurrency.clamp(1, Semaphore::MAX_PERMITS)).unwrap_or(u32::MAX);
+        let _ = self.0.permits.acquire_many(all).await;
+    }
+
     /// Drops instances that wait for work.
     pub(crate) fn drop_idle(&self) {
         self.0.drop_idle(Duration::ZERO);
