@@ -8,13 +8,14 @@ use std::path::Path;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
+use copepod_api::Cidr;
+use copepod_api::image::MAX_BLOB;
 use copepod_api::names::{GROUP_MASTERS, USER_APISERVER};
 use copepod_dns::server::{DnsServer, SharedRecords};
-use copepod_server::api::admission::Cidr;
 use copepod_server::api::{self, ApiConfig, ApiState};
 use copepod_server::bootstrap::{BootstrapInfo, ensure_bootstrap};
 use copepod_server::identity::Identity;
-use copepod_server::images::{ImageStore, MAX_BLOB};
+use copepod_server::images::ImageStore;
 use copepod_server::pki::{self, Pki, ServerNames};
 use copepod_server::tunnel::TunnelDialer;
 use copepod_server::{auth, controllers, serve};
@@ -40,15 +41,17 @@ struct Plan {
 
 impl Plan {
     fn of(args: &ServerArgs) -> Result<Self> {
-        let pods = preflight::Cidr::parse(&args.cluster_cidr, "--cluster-cidr")?;
-        let services = preflight::Cidr::parse(&args.service_cidr, "--service-cidr")?;
+        let pods = preflight::network(&args.cluster_cidr, "--cluster-cidr")?;
+        let services = preflight::network(&args.service_cidr, "--service-cidr")?;
         if pods.overlaps(&services) {
             bail!(
                 "--cluster-cidr {pods} and --service-cidr {services} overlap: pods and Services need networks of their own"
             );
         }
-        let service_cidr: Cidr =
-            services.to_string().parse().map_err(|e| anyhow::anyhow!("--service-cidr {services}: {e}"))?;
+        let mask = args.node_cidr_mask_size;
+        let node_pods = pods
+            .first_subnet(mask)
+            .with_context(|| format!("--node-cidr-mask-size {mask} is larger than the whole --cluster-cidr {pods}"))?;
         let node_name = match &args.node_name {
             Some(name) => name.clone(),
             None => pki::host_name()
@@ -60,10 +63,10 @@ impl Plan {
         copepod_core::validate::dns1123_subdomain(zone)
             .map_err(|why| anyhow::anyhow!("--cluster-domain {zone}: {why}"))?;
         Ok(Self {
-            service_ip: service_cidr.at(1).context("--service-cidr is too small")?,
-            service_cidr,
+            service_ip: services.at(1).context("--service-cidr is too small")?,
+            service_cidr: services,
             node_ports: preflight::port_range(&args.node_port_range)?,
-            pod_cidr: pods.first_subnet(args.node_cidr_mask_size)?,
+            pod_cidr: node_pods.to_string(),
             node_name,
         })
     }
@@ -76,6 +79,9 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
     let path = std::path::absolute(path)?;
     let data_dir = DataDir::open(&path)?;
     let stop = shutdown::on_signal()?;
+    if args.until_stdin_ends {
+        shutdown::when_stdin_closes(stop.clone());
+    }
 
     let listener = TcpListener::bind(args.listen).await.with_context(|| {
         format!(
@@ -132,7 +138,9 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
     let control = CancellationToken::new();
     let config = controllers::Config { ca_pem: pki.ca_pem().to_string(), seed: rand_seed() };
     let (mut tasks, views) = controllers::start(client, config, control.clone());
-    tasks.spawn(names::follow(views.clone(), args.cluster_domain.clone(), records, control.clone()));
+    let pinned = (!args.no_agent && !args.node_port_address.is_unspecified())
+        .then(|| names::Pinned { node: plan.node_name.clone(), address: args.node_port_address });
+    tasks.spawn(names::follow(views.clone(), args.cluster_domain.clone(), pinned, records, control.clone()));
 
     let url = format!("https://{}", SocketAddr::new(local(listen.ip()), listen.port()));
     let kubeconfig = path.join("admin.kubeconfig");
@@ -162,15 +170,9 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
             () = stop.cancelled() => {}
         }
     }
-    let line = ready_line(
-        &url,
-        &kubeconfig.display().to_string(),
-        &loopback_if_any(dns.address()).to_string(),
-        node.as_ref().map(|_| plan.node_name.as_str()),
-    );
-    write_ready(&path, &line)?;
-    println!("{line}");
-
+    if !stop.is_cancelled() {
+        announce(&path, &url, &kubeconfig, &dns, node.as_ref().map(|_| plan.node_name.as_str()))?;
+    }
     stop.cancelled().await;
     tracing::info!("stopping");
     let _ = std::fs::remove_file(path.join("ready"));
@@ -194,19 +196,20 @@ pub fn ready_line(url: &str, kubeconfig: &str, dns: &str, node: Option<&str>) ->
     format!("copepod ready: api {url}, kubeconfig {kubeconfig}, dns {dns}{node}")
 }
 
-/// Lets `copepod up --name` find a running server.
-fn write_ready(data_dir: &Path, line: &str) -> Result<()> {
+/// Says that the cluster is ready: on standard output, and in DIR/ready for `copepod up --name` to find.
+fn announce(data_dir: &Path, url: &str, kubeconfig: &Path, dns: &DnsServer, node: Option<&str>) -> Result<()> {
+    let dns = dns.address();
+    let dns = SocketAddr::new(local(dns.ip()), dns.port());
+    let line = ready_line(url, &kubeconfig.display().to_string(), &dns.to_string(), node);
     let path = data_dir.join("ready");
-    std::fs::write(&path, line).with_context(|| format!("cannot write {}", path.display()))
+    std::fs::write(&path, &line).with_context(|| format!("cannot write {}", path.display()))?;
+    println!("{line}");
+    Ok(())
 }
 
 /// The address under which this machine itself reaches a listener.
 fn local(ip: IpAddr) -> IpAddr {
     if ip.is_unspecified() { Ipv4Addr::LOCALHOST.into() } else { ip }
-}
-
-fn loopback_if_any(address: SocketAddr) -> SocketAddr {
-    SocketAddr::new(local(address.ip()), address.port())
 }
 
 /// The address that the `kubernetes` Service leads to. An endpoint may not be a loopback address: a server that

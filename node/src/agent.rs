@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use copepod_api::Cidr;
 use copepod_client::events::Severity;
 use copepod_client::{Key, Recorder, Shared as Reflector};
 use copepod_runtime::{Compiler, Runtime, RuntimeConfig};
@@ -28,7 +29,6 @@ use crate::observed::BackOff;
 use crate::pod_ips::PodIps;
 use crate::pod_worker::{Record, Shared};
 use crate::pods::Pods;
-use crate::policy::Cidr;
 use crate::publish::KubePods;
 use crate::refs::KubeConfigs;
 use crate::runtime::PodRuntime;
@@ -154,7 +154,7 @@ impl Agent {
         tasks.spawn(recording);
         let api_server = tunnel::server_address(&kube);
         let ranges = config.virtual_cidrs.iter().chain([&registration.pod_cidr]);
-        let virtual_ranges = ranges.filter_map(|range| Cidr::parse(range)).collect();
+        let virtual_ranges = ranges.filter_map(|range| range.parse::<Cidr>().ok()).collect();
         let fabric = Fabric::new(FabricConfig { api_server, node_ips: node_ips.clone(), virtual_ranges });
         let services = Reflector::<Service>::default();
         let shared = shared(&config, &registration, &client, runtime, &fabric, &services, &recorder).await?;

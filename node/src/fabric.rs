@@ -8,13 +8,14 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use copepod_api::Cidr;
 use copepod_dns::{HostAnswer, Records};
 use copepod_runtime::network::{Endpoint, NetError, Uplink};
 use parking_lot::RwLock;
 use tokio::net::TcpStream;
 
 use crate::observed::PodKey;
-use crate::policy::{self, Cidr, Peer};
+use crate::policy::{self, Peer};
 use crate::runtime::PodSandbox;
 use crate::service_table::{Protocol, ServicePort, ServiceTable};
 

@@ -5,78 +5,18 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use async_trait::async_trait;
+use copepod_api::image::{Digest, MAX_BLOB, Reference, Tag, Version, encode_segment};
 use copepod_api::names::IMAGES_PATH;
 use futures::StreamExt;
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
-use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use tokio::io::AsyncWriteExt;
 
-/// The largest artifact a node takes, in bytes.
-pub const MAX_IMAGE_BYTES: u64 = 256 << 20;
 /// The largest answer to a question about a tag, in bytes.
 const MAX_TAG_BYTES: usize = 64 << 10;
-
-/// An image's parsed name.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Reference {
-    /// Name, with slashes.
-    pub name: String,
-    /// What it points to.
-    pub version: Version,
-}
-
-/// A tag or a digest.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Version {
-    /// A tag; `latest` if none is given.
-    Tag(String),
-    /// `sha256:HEX`.
-    Digest(String),
-}
-
-impl Reference {
-    /// Parses `NAME[:TAG]` or `NAME@sha256:HEX`.
-    pub fn parse(text: &str) -> Result<Self, ImageError> {
-        let invalid = |why: &str| ImageError::InvalidName(format!("couldn't parse image name {text:?}: {why}"));
-        let (name, version) = match text.split_once('@') {
-            Some((name, digest)) => {
-                if !is_digest(digest) {
-                    return Err(invalid("after @ there must be sha256: and 64 hexadecimal digits"));
-                }
-                (name, Version::Digest(digest.into()))
-            }
-            None => match text.rsplit_once(':') {
-                Some((name, tag)) if !tag.contains('/') => (name, Version::Tag(tag.into())),
-                _ => (text, Version::Tag("latest".into())),
-            },
-        };
-        let word = |s: &str| {
-            !s.is_empty() && s != "." && s != ".." && s.chars().all(|c| c.is_ascii_alphanumeric() || "._-:".contains(c))
-        };
-        if !name.split('/').all(|part| word(part) && part == part.to_ascii_lowercase()) || name.len() > 255 {
-            return Err(invalid("a name has lower-case letters, digits and . _ - / only"));
-        }
-        if let Version::Tag(tag) = &version
-            && (!word(tag) || tag.contains(':') || tag.len() > 128)
-        {
-            return Err(invalid("a tag has letters, digits and . _ - only"));
-        }
-        Ok(Self { name: name.into(), version })
-    }
-
-    /// The file name by which a container of a digest reference calls itself.
-    fn file_name(&self) -> String {
-        let last = self.name.rsplit('/').next().unwrap_or(&self.name);
-        if last.ends_with(".wasm") { last.into() } else { format!("{last}.wasm") }
-    }
-}
-
-fn is_digest(text: &str) -> bool {
-    text.strip_prefix("sha256:")
-        .is_some_and(|hex| hex.len() == 64 && hex.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')))
-}
+/// How unfinished files' names end.
+const UNFINISHED: &str = "part";
 
 /// Why an image cannot be used; the variant decides the waiting reason.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -140,21 +80,12 @@ impl PullPolicy {
     }
 }
 
-/// What a tag points to.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Tag {
-    /// `sha256:HEX`.
-    pub digest: String,
-    /// The file's name when it was pushed.
-    pub file: String,
-}
-
 /// Where artifacts come from.
 #[async_trait]
 pub trait ImageSource: Send + Sync + 'static {
     /// What a tag points to; `None`: there is no such tag.
     async fn tag(&self, name: &str, tag: &str) -> Result<Option<Tag>, String>;
-    /// Writes a blob to a file; `false`: there is no such blob. More than [`MAX_IMAGE_BYTES`] is an error.
+    /// Writes a blob to a file; `false`: there is no such blob. More than [`MAX_BLOB`] is an error.
     async fn blob(&self, digest: &str, to: &mut tokio::fs::File) -> Result<bool, String>;
 }
 
@@ -166,19 +97,21 @@ pub struct Images {
 }
 
 impl Images {
-    /// Keeps blobs and tags under `dir`.
+    /// Keeps blobs and tags under `dir`, of which this is the only user; removes what an earlier one left unfinished.
     pub fn open(dir: impl Into<PathBuf>, source: Arc<dyn ImageSource>) -> std::io::Result<Self> {
         let dir = dir.into();
-        std::fs::create_dir_all(dir.join("blobs"))?;
-        std::fs::create_dir_all(dir.join("tags"))?;
+        for sub in ["blobs", "tags"] {
+            std::fs::create_dir_all(dir.join(sub))?;
+            remove_unfinished(&dir.join(sub))?;
+        }
         Ok(Self { dir, source, pulling: Mutex::default() })
     }
 
     /// Whether an image would have to be fetched; for the `Pulling` event.
     pub async fn is_present(&self, text: &str) -> bool {
-        let Ok(reference) = Reference::parse(text) else { return false };
+        let Ok(reference) = text.parse::<Reference>() else { return false };
         match &reference.version {
-            Version::Digest(digest) => exists(&self.blob_path(digest)).await,
+            Version::Digest(digest) => exists(&self.blob_path(digest.as_str())).await,
             Version::Tag(tag) => match self.known_tag(&reference.name, tag).await {
                 Some(known) => exists(&self.blob_path(&known.digest)).await,
                 None => false,
@@ -188,10 +121,12 @@ impl Images {
 
     /// Finds or fetches an image.
     pub async fn get(&self, text: &str, policy: Option<&str>) -> Result<Image, ImageError> {
-        let reference = Reference::parse(text)?;
+        let reference: Reference = text
+            .parse()
+            .map_err(|why| ImageError::InvalidName(format!("couldn't parse image name {text:?}: {why}")))?;
         let policy = PullPolicy::of(policy, &reference);
         let tag = match &reference.version {
-            Version::Digest(digest) => Tag { digest: digest.clone(), file: reference.file_name() },
+            Version::Digest(digest) => Tag { digest: digest.to_string(), file: reference.file_name() },
             Version::Tag(tag) => self.resolve(text, &reference.name, tag, policy).await?,
         };
         let path = self.blob_path(&tag.digest);
@@ -216,7 +151,7 @@ impl Images {
             return Err(never(text));
         }
         match self.source.tag(name, tag).await {
-            Ok(Some(found)) if is_digest(&found.digest) => {
+            Ok(Some(found)) if found.digest.parse::<Digest>().is_ok() => {
                 let bytes = serde_json::to_vec(&found).unwrap_or_default();
                 if let Err(error) = write_whole(&self.tag_path(name, tag), &bytes).await {
                     tracing::warn!("cannot remember what {text} points to: {error}");
@@ -245,7 +180,7 @@ impl Images {
     async fn fetch(&self, text: &str, digest: &str, path: &Path) -> Result<(), ImageError> {
         let io =
             |e: std::io::Error| ImageError::Pull(format!("cannot keep image {text:?} in {}: {e}", self.dir.display()));
-        let temporary = path.with_extension("part");
+        let temporary = path.with_extension(UNFINISHED);
         let mut file = tokio::fs::File::create(&temporary).await.map_err(io)?;
         let found = self.source.blob(digest, &mut file).await;
         file.flush().await.map_err(io)?;
@@ -277,7 +212,7 @@ impl Images {
     }
     async fn known_tag(&self, name: &str, tag: &str) -> Option<Tag> {
         let bytes = tokio::fs::read(self.tag_path(name, tag)).await.ok()?;
-        serde_json::from_slice(&bytes).ok().filter(|t: &Tag| is_digest(&t.digest))
+        serde_json::from_slice(&bytes).ok().filter(|t: &Tag| t.digest.parse::<Digest>().is_ok())
     }
 }
 
@@ -293,22 +228,25 @@ async fn write_whole(path: &Path, bytes: &[u8]) -> std::io::Result<()> {
     // Several pods may resolve one name at once: each writes a file of its own.
     static WRITES: std::sync::atomic::AtomicU64 = std::sync::atomic::AtomicU64::new(0);
     let number = WRITES.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
-    let temporary = path.with_extension(format!("{number}.part"));
+    let temporary = path.with_extension(format!("{number}.{UNFINISHED}"));
     tokio::fs::write(&temporary, bytes).await?;
     tokio::fs::rename(&temporary, path).await
+}
+
+fn remove_unfinished(dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+            std::fs::remove_file(path)?;
+        }
+    }
+    Ok(())
 }
 
 fn hash_file(path: &Path) -> std::io::Result<String> {
     let mut hasher = Sha256::new();
     std::io::copy(&mut std::fs::File::open(path)?, &mut hasher)?;
-    let hex: String = hasher.finalize().iter().map(|b| format!("{b:02x}")).collect();
-    Ok(format!("sha256:{hex}"))
-}
-
-/// Percent-encodes a name as one path segment.
-pub fn encode_segment(name: &str) -> String {
-    let keep = |b: u8| b.is_ascii_alphanumeric() || b"-._~".contains(&b);
-    name.bytes().map(|b| if keep(b) { char::from(b).to_string() } else { format!("%{b:02X}") }).collect()
+    Ok(Digest::from(<[u8; 32]>::from(hasher.finalize())).to_string())
 }
 
 /// The cluster's image store, over the node's kube client.
@@ -348,8 +286,8 @@ impl ImageSource for ClusterImages {
         while let Some(chunk) = stream.next().await {
             let chunk = chunk.map_err(|e| e.to_string())?;
             total += chunk.len() as u64;
-            if total > MAX_IMAGE_BYTES {
-                return Err(format!("it is larger than {MAX_IMAGE_BYTES} bytes"));
+            if total > MAX_BLOB {
+                return Err(format!("it is larger than {MAX_BLOB} bytes"));
             }
             to.write_all(&chunk).await.map_err(|e| e.to_string())?;
         }
@@ -381,7 +319,7 @@ mod tests {
     }
 
     fn digest_of(data: &[u8]) -> String {
-        format!("sha256:{}", Sha256::digest(data).iter().map(|b| format!("{b:02x}")).collect::<String>())
+        Digest::from(<[u8; 32]>::from(Sha256::digest(data))).to_string()
     }
     fn setup(digest: &str) -> (tempfile::TempDir, Arc<Fake>, Images) {
         let dir = tempfile::tempdir().unwrap();
@@ -389,27 +327,6 @@ mod tests {
         let fake = Arc::new(Fake { tag: Mutex::new(Some(tag)), blob: b"wasm".to_vec(), pulls: Mutex::default() });
         let images = Images::open(dir.path(), fake.clone()).unwrap();
         (dir, fake, images)
-    }
-
-    #[test]
-    fn references() {
-        let hex = "a".repeat(64);
-        let tag = |n: &str, t: &str| Ok((n.to_string(), Version::Tag(t.into())));
-        let cases = [
-            ("hello".to_string(), tag("hello", "latest")),
-            ("shop/web:1.2".into(), tag("shop/web", "1.2")),
-            ("localhost:5000/x".into(), tag("localhost:5000/x", "latest")),
-            (format!("x@sha256:{hex}"), Ok(("x".into(), Version::Digest(format!("sha256:{hex}"))))),
-            ("x@sha256:12".into(), Err(())),
-            ("Hello:1".into(), Err(())),
-            ("../x:1".into(), Err(())),
-            ("".into(), Err(())),
-            ("x:".into(), Err(())),
-        ];
-        for (text, expected) in cases {
-            assert_eq!(Reference::parse(&text).map(|r| (r.name, r.version)).map_err(|_| ()), expected, "{text:?}");
-        }
-        assert_eq!(encode_segment("shop/web"), "shop%2Fweb");
     }
 
     #[tokio::test]
@@ -450,6 +367,20 @@ mod tests {
         }
         assert_eq!(std::fs::read(&path).unwrap(), b"same");
         assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 1, "nothing is left behind");
+    }
+
+    #[tokio::test]
+    async fn leftovers_of_a_crash_are_removed() {
+        let (dir, fake, images) = setup(&digest_of(b"wasm"));
+        let blob = images.get("x:1", None).await.unwrap().path;
+        let tag = images.tag_path("x", "1");
+        let leftovers = [blob.with_extension(UNFINISHED), tag.with_extension(format!("7.{UNFINISHED}"))];
+        for path in &leftovers {
+            std::fs::write(path, "half").unwrap();
+        }
+        let images = Images::open(dir.path(), fake).unwrap();
+        assert!(leftovers.iter().all(|path| !path.exists()));
+        assert!(images.get("x:1", Some("Never")).await.unwrap().cached, "what is whole stays");
     }
 
     #[tokio::test]

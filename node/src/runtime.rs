@@ -113,7 +113,7 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     /// TCP ports declared by the container; an HTTP component is served on the first one, or on 80.
     pub ports: Vec<u16>,
-    /// Bytes of memory it may use; `None`: the runtime's default.
+    /// Bytes of memory it may use; `None`: the runtime's default ([`crate::wasm::DEFAULT_MEMORY`]).
     pub memory_limit: Option<u64>,
     /// Thousandths of a core it may use; `None`: no quota.
     pub cpu_limit_milli: Option<u64>,

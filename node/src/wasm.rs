@@ -17,6 +17,9 @@ use crate::runtime::{
     SandboxSpec, Stream, Usage, Volume,
 };
 
+/// Bytes of memory a container may use that sets no limit, so that every container is bounded.
+pub const DEFAULT_MEMORY: u64 = 1 << 30;
+
 /// Hosts pods in wasmtime.
 pub struct WasmRuntime {
     runtime: Arc<Runtime>,
@@ -110,7 +113,7 @@ impl PodSandbox for WasmSandbox {
         inner.env = spec.env;
         inner.working_dir = spec.working_dir;
         inner.files = Some(files);
-        inner.memory_limit = spec.memory_limit;
+        inner.memory_limit = Some(spec.memory_limit.unwrap_or(DEFAULT_MEMORY));
         inner.cpu_limit = spec.cpu_limit_milli;
         inner.http_port = spec.ports.first().copied();
         inner.stdout = Arc::new(Sink { stream: Stream::Stdout, output: spec.output.clone() });

@@ -6,7 +6,7 @@
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::process::{ExitStatus, Stdio};
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
@@ -35,6 +35,12 @@ const MAX_SLOTS: usize = 1024;
 /// Ends every artifact, after the SHA-256 of all that is before.
 const SEAL: &[u8; 8] = b"cpodaot1";
 const SEAL_BYTES: usize = 32 + SEAL.len();
+/// The compiler's process ends with this if the module is at fault.
+const EXIT_MODULE: i32 = 1;
+/// The compiler's process ends with this if the disk or this machine is at fault.
+const EXIT_IO: i32 = 2;
+/// How unfinished artifacts' names end.
+const UNFINISHED: &str = "tmp";
 
 /// Why a module cannot be run. The texts are for users.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -54,7 +60,7 @@ pub enum LoadError {
     /// Larger than [`MAX_MODULE_BYTES`].
     #[error("module of {0} bytes is larger than the limit of {MAX_MODULE_BYTES} bytes")]
     TooLarge(u64),
-    /// The compiler rejects it, or ran into its own limits.
+    /// The compiler rejects it or has a fault of its own.
     #[error("cannot be compiled: {0}")]
     Compile(String),
     /// Imports something that no node offers.
@@ -72,7 +78,7 @@ pub enum LoadError {
     /// Built for another WASI.
     #[error("built for another WASI version than 0.2; it exports: {0}")]
     WasiVersion(String),
-    /// The disk or the compiler's process failed; trying again may help.
+    /// The disk failed, or the compiler's process was killed or not done in time; trying again may help.
     #[error("{0}")]
     Io(String),
 }
@@ -201,23 +207,31 @@ impl Runtime {
 }
 
 /// What the compiler's process does: limits itself, compiles the module at `input` and writes the artifact `output`.
-/// Returns the exit code: 0, or 1 with the reason on standard error.
+/// Returns the exit code: 0, or with the reason on standard error 1 if the module is at fault, 2 if the disk is.
 pub fn child_main(input: &Path, output: &Path) -> i32 {
     limit_this_process();
     let compiled = Engine::new(&engine_config())
         .map_err(|error| LoadError::Io(bounded(&format!("{error:#}"))))
         .and_then(|engine| write_artifact(&engine, &read_module(input)?, output));
-    match compiled {
-        Ok(()) => 0,
-        Err(LoadError::Compile(reason)) => {
-            let _ = writeln!(std::io::stderr(), "{reason}");
-            1
-        }
-        Err(error) => {
-            let _ = writeln!(std::io::stderr(), "{error}");
-            1
+    let (code, reason) = match compiled {
+        Ok(()) => return 0,
+        Err(LoadError::Compile(reason)) => (EXIT_MODULE, reason),
+        Err(LoadError::Io(reason)) => (EXIT_IO, reason),
+        Err(error) => (EXIT_MODULE, error.to_string()),
+    };
+    let _ = writeln!(std::io::stderr(), "{reason}");
+    code
+}
+
+/// Removes artifacts that an earlier process left unfinished in the artifact directory.
+pub(crate) fn remove_unfinished(cache_dir: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(cache_dir)? {
+        let path = entry?.path();
+        if path.extension().is_some_and(|extension| extension == UNFINISHED) {
+            std::fs::remove_file(path)?;
         }
     }
+    Ok(())
 }
 
 fn limit_this_process() {
@@ -255,14 +269,26 @@ async fn run_compiler(compiler: &Compiler, input: &Path, output: &Path) -> Resul
         (child.wait().await, text)
     };
     let Ok((status, text)) = tokio::time::timeout(COMPILE_TIMEOUT, run).await else {
-        return Err(LoadError::Compile(format!("not done after {} s", COMPILE_TIMEOUT.as_secs())));
+        return judge(None, "");
     };
-    let status = status.map_err(failed)?;
-    let text = String::from_utf8_lossy(&text);
+    judge(Some(status.map_err(failed)?), String::from_utf8_lossy(&text).trim())
+}
+
+/// What the end of the compiler's process means; without a status it was not done in time.
+fn judge(status: Option<ExitStatus>, text: &str) -> Result<(), LoadError> {
+    let Some(status) = status else {
+        let why = format!("compiling was given up: not done after {} s", COMPILE_TIMEOUT.as_secs());
+        return Err(LoadError::Io(why));
+    };
     match status.code() {
         Some(0) => Ok(()),
-        Some(1) => Err(LoadError::Compile(bounded(text.trim()))),
-        _ => Err(LoadError::Compile(bounded(format!("compiler ended with {status} {}", text.trim()).trim()))),
+        Some(EXIT_MODULE) => Err(LoadError::Compile(bounded(text))),
+        Some(EXIT_IO) => Err(LoadError::Io(bounded(text))),
+        Some(_) => Err(LoadError::Compile(bounded(format!("compiler ended with {status} {text}").trim()))),
+        None => {
+            let why = "the node is short of memory, or the module takes more memory or CPU time than a compilation may";
+            Err(LoadError::Io(bounded(format!("compiler was killed ({status}): {why} {text}").trim())))
+        }
     }
 }
 
@@ -312,7 +338,7 @@ fn is_sealed(bytes: &[u8]) -> bool {
     seal.split_at_checked(32).is_some_and(|(sum, mark)| mark == SEAL && sum == Sha256::digest(code).as_slice())
 }
 
-#[allow(unsafe_code)]
+#[allow(unsafe_code, reason = "mapping native code is unsafe in wasmtime: it must trust whoever wrote the file")]
 fn deserialize(engine: &Engine, artifact: &Path) -> wasmtime::Result<Component> {
     // SAFETY: the file was written by this node's compiler into a directory that only this user can enter, its
     // checksum was verified, it is never written again once renamed into place, and the engine checks that it was
@@ -336,7 +362,7 @@ struct TemporaryFile(PathBuf);
 
 impl TemporaryFile {
     fn beside(path: &Path) -> TemporaryFile {
-        TemporaryFile(path.with_extension(format!("{:016x}.tmp", rand::random::<u64>())))
+        TemporaryFile(path.with_extension(format!("{:016x}.{UNFINISHED}", rand::random::<u64>())))
     }
 }
 
@@ -356,4 +382,42 @@ pub(crate) fn bounded(text: &str) -> String {
         return text.to_owned();
     }
     format!("{}...", text.get(..text.floor_char_boundary(MAX_ERROR_BYTES)).unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn only_the_modules_faults_are_permanent() {
+        let exited = |code: i32| Some(ExitStatus::from_raw(code << 8));
+        let killed = |signal: i32| Some(ExitStatus::from_raw(signal));
+        for (status, text, permanent, words) in [
+            (exited(1), "unknown opcode", true, "cannot be compiled: unknown opcode"),
+            (exited(101), "it panicked", true, "exit status: 101 it panicked"),
+            (exited(2), "writing artifact /x: No space left on device", false, "No space left on device"),
+            (killed(9), "", false, "compiler was killed (signal: 9"),
+            (killed(6), "memory allocation failed", false, "short of memory"),
+            (None, "", false, "not done after 600 s"),
+        ] {
+            let error = judge(status, text).unwrap_err();
+            assert_eq!(error.is_permanent(), permanent, "{error}");
+            assert!(error.to_string().contains(words), "{error} lacks {words:?}");
+        }
+        assert_eq!(judge(exited(0), ""), Ok(()));
+    }
+
+    #[test]
+    fn unfinished_artifacts_are_removed() {
+        let dir = tempfile::tempdir().unwrap();
+        let artifact = dir.path().join("aa-01.cwasm");
+        let unfinished = TemporaryFile::beside(&artifact);
+        for path in [&artifact, &unfinished.0] {
+            std::fs::write(path, "x").unwrap();
+        }
+        remove_unfinished(dir.path()).unwrap();
+        assert!(artifact.exists() && !unfinished.0.exists());
+    }
 }

@@ -130,12 +130,14 @@ pub struct Runtime {
 }
 
 impl Runtime {
-    /// Reserves the instance slots, starts the guests' threads, and prepares the artifact directory.
+    /// Reserves the instance slots, starts the guests' threads, and prepares the artifact directory, in which it
+    /// removes what an earlier process left unfinished.
     ///
     /// Where the machine does not let the pool be reserved (address space limits), instances are allocated one by
     /// one instead; [`Capacity::why`] says so.
     pub fn new(config: RuntimeConfig) -> Result<Arc<Runtime>, RuntimeError> {
         private_dir(&config.cache_dir)
+            .and_then(|()| crate::compile::remove_unfinished(&config.cache_dir))
             .map_err(|source| RuntimeError::CacheDir { path: config.cache_dir.clone(), source })?;
         let mut capacity = Capacity::plan(config.max_instances, max_map_count());
         let engine = match Engine::new(engine_config().allocation_strategy(pool(capacity.instances))) {

@@ -201,6 +201,14 @@ async fn compiles_in_a_limited_process() {
             (loaded, expected) => assert_eq!(loaded, expected),
         }
     }
+    let bytes = wat::parse_str(command("", "(i32.const 1)")).unwrap();
+    std::fs::write(&module, &bytes).unwrap();
+    let (cache, aside) = (dir.path().join("aot"), dir.path().join("aside"));
+    std::fs::rename(&cache, &aside).unwrap();
+    let error = runtime.load(&digest(&bytes), &module).await.err().unwrap();
+    assert!(!error.is_permanent() && error.to_string().contains("writing artifact"), "{error}");
+    std::fs::rename(&aside, &cache).unwrap();
+    assert!(runtime.load(&digest(&bytes), &module).await.is_ok(), "a fault of the disk is not remembered");
     let gone = Compiler { program: "/nonexistent/compiler".into(), args: Vec::new() };
     let runtime =
         Runtime::new(RuntimeConfig { compiler: Some(gone), cache_dir: dir.path().join("b"), ..config }).unwrap();

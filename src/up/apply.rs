@@ -1,4 +1,5 @@
-//! Applies objects as `kubectl apply` would: fields of the last application that are gone are removed.
+//! Applies objects in the manner of `kubectl apply`: fields of the last application that are gone are removed, fields
+//! that others set stay. Lists are replaced whole (merge patch, RFC 7386); defaults are filled in again.
 
 use anyhow::{Context, Result, bail};
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams, PostParams};
@@ -82,7 +83,7 @@ async fn apply_one(api: &Api<DynamicObject>, object: &Value, name: &str) -> Resu
         None => Value::Null,
     };
     let mut patch = wanted.clone();
-    remove_dropped(&before, object, &mut patch);
+    remove_dropped(&before, &wanted, &mut patch);
     let after = api.patch(name, &PatchParams::default(), &Patch::Merge(&patch)).await?;
     let what =
         if after.metadata.resource_version == live.metadata.resource_version { "unchanged" } else { "configured" };
@@ -133,5 +134,11 @@ mod tests {
         let mut patch = now.clone();
         remove_dropped(&before, &now, &mut patch);
         assert_eq!(patch, json!({"spec": {"a": 1, "b": {"c": 3, "d": null}}, "x": null}));
+        // The annotation of the application itself is wanted even if the file has no annotations any more.
+        let before = json!({"metadata": {"annotations": {"note": "x"}}});
+        let now = json!({"metadata": {"annotations": {LAST_APPLIED: "{}"}}});
+        let mut patch = now.clone();
+        remove_dropped(&before, &now, &mut patch);
+        assert_eq!(patch, json!({"metadata": {"annotations": {LAST_APPLIED: "{}", "note": null}}}));
     }
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use anyhow::{Context, Result, bail};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
-use tokio::process::{Child, ChildStdout, Command};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 
 use crate::data_dir;
 
@@ -33,8 +33,8 @@ pub struct Cluster {
 }
 
 enum Server {
-    /// Started by us; its standard output is kept open and read until it ends.
-    Child(Box<Child>, Lines<BufReader<ChildStdout>>),
+    /// Started by us; its standard output is read until it ends, its standard input is held open.
+    Child { child: Box<Child>, lines: Lines<BufReader<ChildStdout>>, stdin: Option<ChildStdin> },
     /// It ran before and goes on after us.
     Running,
 }
@@ -71,19 +71,23 @@ impl Cluster {
             .arg("--data-dir")
             .arg(&data_dir)
             .args(["--listen", "127.0.0.1:0", "--dns-listen", "127.0.0.1:0", "--node-port-address", NODE_PORT_ADDRESS])
-            .stdin(Stdio::null())
+            // Even a kill -9 of ours ends the server: its standard input closes.
+            .arg("--until-stdin-ends")
+            .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             // Its own group: Ctrl-C reaches us alone, and we stop it in order.
             .process_group(0)
             .kill_on_drop(true)
             .spawn()
             .context("cannot start copepod server")?;
+        // Taken out of the child, which would close it when it is waited for.
+        let stdin = child.stdin.take();
         let mut lines = BufReader::new(child.stdout.take().context("the server has no output")?).lines();
         while let Some(line) = lines.next_line().await? {
             if let Some(ready) = ReadyLine::parse(&line) {
                 return Ok(Self {
                     access: ready.access(),
-                    server: Server::Child(Box::new(child), lines),
+                    server: Server::Child { child: Box::new(child), lines, stdin },
                     _throw_away: throw_away,
                 });
             }
@@ -105,7 +109,7 @@ impl Cluster {
     /// Waits until the server ends by itself, and says so.
     pub async fn ended(&mut self) -> anyhow::Error {
         match &mut self.server {
-            Server::Child(child, lines) => {
+            Server::Child { child, lines, .. } => {
                 while let Ok(Some(_)) = lines.next_line().await {}
                 match child.wait().await {
                     Ok(status) => anyhow::anyhow!("the server ended unexpectedly ({status})"),
@@ -118,13 +122,14 @@ impl Cluster {
 
     /// Stops a server that we started: SIGTERM, and it drains.
     pub async fn stop(self) {
-        if let Server::Child(mut child, _lines) = self.server {
+        if let Server::Child { mut child, stdin, .. } = self.server {
             eprintln!("stopping the cluster");
             let pid = child.id().and_then(|id| i32::try_from(id).ok()).and_then(rustix::process::Pid::from_raw);
             if let Some(pid) = pid {
                 let _ = rustix::process::kill_process(pid, rustix::process::Signal::TERM);
             }
             let _ = child.wait().await;
+            drop(stdin);
         }
     }
 }

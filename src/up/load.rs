@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail, ensure};
+use copepod_api::image::name_like;
 use serde_json::Value;
 
 use crate::push;
@@ -24,11 +25,11 @@ pub struct App {
 pub fn load(path: &Path) -> Result<App> {
     let mut app = App::default();
     for file in files(path)? {
-        let text = std::fs::read_to_string(&file).with_context(|| format!("cannot read {}", file.display()))?;
-        let documents: Vec<Value> =
-            serde_saphyr::from_multiple(&text).with_context(|| format!("{} is not valid YAML", file.display()))?;
+        let text = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
+        let documents = copepod_core::codec::yaml::decode_all(&text)
+            .with_context(|| format!("{} is not valid YAML", file.display()))?;
         let folder = file.parent().unwrap_or(Path::new("."));
-        for (n, object) in documents.into_iter().enumerate().filter(|(_, o)| !o.is_null()) {
+        for (n, object) in documents.into_iter().enumerate() {
             let named = ["/apiVersion", "/kind", "/metadata/name"]
                 .iter()
                 .all(|p| object.pointer(p).is_some_and(Value::is_string));
@@ -99,14 +100,19 @@ pub async fn send_images(client: &kube::Client, app: &mut App) -> Result<()> {
     let mut references = BTreeMap::new();
     for (image, file) in &app.images {
         let digest = push::upload(client, push::read(file)?).await?;
-        let stem = file.file_stem().map(|s| s.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
         eprintln!("sent {} ({})", file.display(), digest.get(..19).unwrap_or(&digest));
-        references.insert(image.clone(), format!("{stem}@{digest}"));
+        references.insert(image.clone(), reference(file, &digest));
     }
     for object in &mut app.objects {
         rewrite(object, &references);
     }
     Ok(())
+}
+
+/// A digest under a name made from the file's.
+fn reference(file: &Path, digest: &str) -> String {
+    let stem = file.file_stem().unwrap_or_default().to_string_lossy();
+    format!("{}@{digest}", name_like(&stem))
 }
 
 fn rewrite(value: &mut Value, references: &BTreeMap<String, String>) {
@@ -143,7 +149,7 @@ mod tests {
     #[test]
     fn namespaces_come_first_and_images_are_rewritten() {
         let (_dir, app) = app(
-            "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers: [{name: c, image: ./a.wasm}, {name: d, image: 'x/y:1'}]\n---\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: n}\n",
+            "apiVersion: v1\nkind: Pod\nmetadata: {name: p}\nspec:\n  containers: [{name: c, image: ./a.wasm}, {name: d, image: 'x/y:1'}]\n---\n---\napiVersion: v1\nkind: Namespace\nmetadata: {name: shop}\n",
         );
         let mut app = app.unwrap();
         assert_eq!(app.objects[0]["kind"], "Namespace");
@@ -151,6 +157,16 @@ mod tests {
         rewrite(&mut app.objects[1], &BTreeMap::from([("./a.wasm".to_string(), "a@sha256:0".to_string())]));
         assert_eq!(app.objects[1]["spec"]["containers"][0]["image"], "a@sha256:0");
         assert_eq!(app.objects[1]["spec"]["containers"][1]["image"], "x/y:1");
+    }
+
+    #[test]
+    fn any_file_name_makes_a_valid_reference() {
+        let digest = format!("sha256:{}", "0".repeat(64));
+        for (file, name) in [("My App.wasm", "my-app"), ("../web.wasm", "web"), ("b/Hej_då.v1.wasm", "hej_d-v1")] {
+            let text = reference(Path::new(file), &digest);
+            assert_eq!(text, format!("{name}@{digest}"));
+            assert!(text.parse::<copepod_api::image::Reference>().is_ok(), "{text}");
+        }
     }
 
     #[test]

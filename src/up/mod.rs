@@ -22,7 +22,10 @@ pub async fn run(args: UpArgs) -> Result<()> {
         Some(path) => load::load(path)?,
         None => load::App::default(),
     };
-    let mut cluster = cluster::Cluster::start(args.name.as_deref()).await?;
+    let mut cluster = tokio::select! {
+        started = cluster::Cluster::start(args.name.as_deref()) => started?,
+        () = stop.cancelled() => return Ok(()),
+    };
     let client = crate::kubeconfig::client(Some(&cluster.access.kubeconfig)).await?;
     let access = cluster.access.clone();
     let work = async {

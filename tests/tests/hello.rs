@@ -45,14 +45,11 @@ fn a_service_answers_by_node_port_name_and_cluster_ip() {
         list["items"].as_array().unwrap().iter().map(|p| p["status"]["podIP"].as_str().unwrap()).collect();
     assert_eq!(ips.len(), 3, "{ips:?}");
 
-    // Machines outside: the name resolves to the node's address, SRV carries the node port, PTR points back.
-    let node = cluster.get("node node-1");
-    let node_ip = node["status"]["addresses"].as_array().unwrap().iter().find(|a| a["type"] == "InternalIP").unwrap();
-    let node_ip = node_ip["address"].as_str().unwrap();
+    // Machines outside: the name resolves to where the node's ports listen, SRV carries the node port, PTR points back.
     let name = "hello.default.svc.cluster.local.";
     wait_for("the name to resolve", || match dns::ask(&cluster.dns, name, RecordType::A) {
-        (ResponseCode::NoError, data) if data == [node_ip] => Ok(()),
-        other => Err(format!("{other:?} instead of {node_ip}")),
+        (ResponseCode::NoError, data) if data == [cluster.node_ports.as_str()] => Ok(()),
+        other => Err(format!("{other:?} instead of {}", cluster.node_ports)),
     });
     let (_, srv) = dns::ask(&cluster.dns, &format!("_http._tcp.{name}"), RecordType::SRV);
     assert_eq!(srv, [format!("30080 {name}")]);
@@ -63,8 +60,12 @@ fn a_service_answers_by_node_port_name_and_cluster_ip() {
     assert_eq!(dns::ask(&cluster.dns, name, RecordType::AAAA), (ResponseCode::NoError, vec![]));
     assert_eq!(dns::ask(&cluster.dns, "no.default.svc.cluster.local.", RecordType::A).0, ResponseCode::NXDomain);
 
-    // A guest resolves the name in process and reaches both it and the cluster IP.
+    // A guest resolves the name in process, and reaches the Service by its name and by its cluster IP.
     cluster.push("toolbox", "toolbox");
+    for (pod, target) in [("by-name", "hello.default:80"), ("by-ip", &format!("{cluster_ip}:80"))] {
+        cluster.apply(&toolbox_pod(pod, &["http", target], "  restartPolicy: Never\n"));
+        cluster.log_holds(pod, "Hello from hello-");
+    }
     cluster.apply(&toolbox_pod(
         "asker",
         &["resolve", "hello", "hello.default", "hello.default.svc.cluster.local", "nosuch.default.svc.cluster.local"],

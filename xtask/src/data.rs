@@ -25,25 +25,7 @@ name = next(n for n in wheel.namelist() if n.endswith(sys.argv[2]))
 open(sys.argv[3], "wb").write(wheel.read(name))
 "#;
 
-/// Downloads and unpacks Debian packages privately: arguments are the destination, the suite and the packages.
-const DEBIAN: &str = r#"
-set -euo pipefail
-dest=$1 suite=$2; shift 2
-mirror=${DEBIAN_MIRROR:-$(apt-get indextargets --format '$(REPO_URI)' 'Created-By: Packages' | grep -m1 '/debian/*$')}
-mkdir -p "$dest/apt/lists/partial" "$dest/apt/archives/partial" "$dest/debs" "$dest/root"
-: > "$dest/apt/status"
-echo "deb [signed-by=/usr/share/keyrings/debian-archive-keyring.gpg] $mirror $suite main" > "$dest/apt/sources.list"
-cat > "$dest/apt/apt.conf" <<C
-Dir::Etc::sourcelist "$dest/apt/sources.list"; Dir::Etc::sourceparts "/dev/null"; Dir::Etc::preferencesparts "/dev/null";
-Dir::State::lists "$dest/apt/lists"; Dir::State::status "$dest/apt/status"; Dir::Cache "$dest/apt"; APT::Sandbox::User "root";
-Acquire::Languages "none";
-C
-export APT_CONFIG=$dest/apt/apt.conf
-apt-get update -qq
-cd "$dest/debs"
-apt-get download -qq "$@"
-for deb in *.deb; do echo "$deb"; dpkg -x "$deb" "$dest/root"; done
-"#;
+/// Where the Go packages come from: a suite of Debian, and their names there.
 const SUITE: &str = "sid";
 const GO_PACKAGES: [&str; 2] = ["golang-k8s-api-dev", "golang-k8s-apimachinery-dev"];
 
@@ -62,10 +44,10 @@ pub fn generate(root: &Path) -> Result<()> {
     write(&data.join("openapi.json.gz"), &serde_json::to_vec(&definitions)?)?;
 
     cmd::step("protobuf descriptors");
-    let packages =
-        cmd::output(Command::new("bash").args(["-c", DEBIAN, "bash"]).arg(&work).arg(SUITE).args(GO_PACKAGES))?;
-    eprint!("{packages}");
-    let go = work.join("root/usr/share/gocode/src");
+    let debian = work.join("debian");
+    let script = root.join("xtask/apt-unpack.sh");
+    cmd::run(Command::new("bash").arg(script).arg(&debian).arg(SUITE).args(GO_PACKAGES))?;
+    let go = debian.join("root/usr/share/gocode/src");
     let protos = protos(&go, &definitions)?;
     let mut compiler = protox::Compiler::new([&go])?;
     compiler.include_imports(true).include_source_info(false);

@@ -2,6 +2,7 @@
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream, UdpSocket};
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -20,7 +21,8 @@ pub fn run(root: &Path, check: bool) -> Result<()> {
     up.arg("up").arg(root.join("examples/hello")).env("KUBECTL", kubectl).current_dir(root);
     if !check {
         eprintln!("    (Ctrl-C stops the cluster)");
-        return cmd::run(&mut up);
+        // In place of this process, so that the shell waits until `up` has stopped everything.
+        return Err(up.exec()).context("cannot start copepod up");
     }
     up.arg("--no-logs");
     let mut child = up.stdout(Stdio::piped()).spawn().context("cannot start copepod up")?;
@@ -52,12 +54,19 @@ fn check_answers(up: &mut Child) -> Result<()> {
         }
     }
     let url = url.context("copepod up ended before it printed a URL")?;
-    let body = get(&url)?;
-    ensure!(body.contains("Hello from hello-"), "{url} answered {body:?}");
-    println!("GET {url} -> {}", body.lines().last().unwrap_or_default());
+    say_hello(&url)?;
     let (name, server) = name.context("copepod up printed no DNS name")?;
     let address = resolve(&name, server.parse()?)?;
     println!("{name} -> {address}");
+    let port = url.trim_end_matches('/').rsplit_once(':').with_context(|| format!("{url} has no port"))?.1;
+    say_hello(&format!("http://{address}:{port}/"))
+}
+
+/// Calls the URL and requires hello's answer.
+fn say_hello(url: &str) -> Result<()> {
+    let body = get(url)?;
+    ensure!(body.contains("Hello from hello-"), "{url} answered {body:?}");
+    println!("GET {url} -> {}", body.lines().last().unwrap_or_default());
     Ok(())
 }
 

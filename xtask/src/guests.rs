@@ -25,7 +25,11 @@ pub fn build(root: &Path) -> Result<PathBuf> {
         cmd::step(&format!("building the components of {workspace}/"));
         let mut cargo = Command::new("cargo");
         cargo.args(["build", "--release", "--locked", "--quiet", "--target", wasm_rust::TARGET]);
-        cargo.current_dir(root.join(workspace)).env("CARGO_TARGET_DIR", target_dir(root).join("guests-build"));
+        cargo.arg("--target-dir").arg(target_dir(root).join("guests-build")).current_dir(root.join(workspace));
+        // Meant for the host's programs, not for components.
+        for host in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS", "CARGO_BUILD_TARGET"] {
+            cargo.env_remove(host);
+        }
         if let Some(rustc) = &rustc {
             cargo.env("RUSTC", rustc);
         }

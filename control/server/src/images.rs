@@ -3,42 +3,30 @@
 //! `DIR/blobs/sha256/HEX` are the modules, `DIR/tags/NAME/_tags/TAG` JSON records, `DIR/partial/*` unfinished uploads.
 
 mod http_api;
-mod reference;
 
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use copepod_api::ApiError;
+use copepod_api::image::{Digest, Tag, check_name, check_tag};
 use futures::{Stream, StreamExt};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 use tokio::sync::Semaphore;
 
-pub use reference::{Digest, check_name, check_tag};
-
-/// The largest module taken, in bytes.
-pub const MAX_BLOB: u64 = 256 << 20;
 /// Uploads at once; a further one is told to come back (429).
 pub const MAX_UPLOADS: usize = 4;
+/// How long an upload may bring nothing before it is given up (408), so that it does not hold its place for ever.
+pub const UPLOAD_STALL: Duration = Duration::from_secs(30);
 /// Longest file name in a tag.
 const MAX_FILE_NAME: usize = 255;
 /// How every WebAssembly binary begins.
 const MAGIC: &[u8; 4] = b"\0asm";
-
-/// What a name and tag stand for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Tag {
-    /// `sha256:HEX`.
-    pub digest: String,
-    /// The file name that a container without `command` finds as its argv\[0\].
-    pub file: String,
-}
 
 /// A content-addressed store in a directory.
 pub struct ImageStore {
@@ -70,8 +58,8 @@ impl ImageStore {
     /// Takes a module whose content must have `digest`; on success it is on disk. `length` is what the sender announced.
     ///
     /// # Errors
-    /// 400 for another digest or something that is not WebAssembly, 413 if too large, 429 if too many upload at once,
-    /// 507 if the disk is full.
+    /// 400 for another digest or something that is not WebAssembly, 408 if nothing comes for [`UPLOAD_STALL`], 413 if
+    /// too large, 429 if too many upload at once, 507 if the disk is full.
     pub async fn put_blob<S, E>(&self, digest: &Digest, length: Option<u64>, mut content: S) -> Result<(), ApiError>
     where
         S: Stream<Item = Result<Bytes, E>> + Unpin,
@@ -87,7 +75,11 @@ impl ImageStore {
             Partial(self.dir.join("partial").join(self.next_upload.fetch_add(1, Ordering::Relaxed).to_string()));
         let mut file = File::create_new(&partial.0).await.map_err(failed)?;
         let (mut hash, mut size, mut head) = (Sha256::new(), 0u64, Vec::with_capacity(MAGIC.len()));
-        while let Some(chunk) = content.next().await {
+        let stalled = |_| {
+            let why = format!("the upload of {digest} brought nothing for {} s; send it again", UPLOAD_STALL.as_secs());
+            ApiError::new(408, "Timeout", why)
+        };
+        while let Some(chunk) = tokio::time::timeout(UPLOAD_STALL, content.next()).await.map_err(stalled)? {
             let chunk = chunk.map_err(|e| ApiError::bad_request(format!("the upload of {digest} broke off: {e}")))?;
             size += chunk.len() as u64;
             if size > self.max_blob {
@@ -101,7 +93,7 @@ impl ImageStore {
             file.write_all(&chunk).await.map_err(failed)?;
         }
         check_magic(&head, true)?;
-        let actual = Digest::of(hash);
+        let actual = Digest::from(<[u8; 32]>::from(hash.finalize()));
         if actual != *digest {
             let message =
                 format!("the content does not match its digest: the URL says {digest}, the content is {actual}");
@@ -130,7 +122,7 @@ impl ImageStore {
     /// 400 for a bad name, tag or file name, 404 if the module is not there, 507 if the disk is full.
     pub async fn put_tag(&self, name: &str, tag: &str, record: &Tag) -> Result<(), ApiError> {
         let path = self.tag_path(name, tag)?;
-        let digest = Digest::parse(&record.digest)?;
+        let digest: Digest = record.digest.parse()?;
         let plain = |c: char| !c.is_control() && !matches!(c, '/' | '\\');
         let file = record.file.as_str();
         if file.is_empty() || file.len() > MAX_FILE_NAME || [".", ".."].contains(&file) || !file.chars().all(plain) {

@@ -17,7 +17,7 @@ fn setup(endpoints: &[u8]) -> Arc<Fabric> {
     let config = FabricConfig {
         api_server: ("127.0.0.1".into(), 1),
         node_ips: vec!["192.0.2.1".parse().unwrap()],
-        virtual_ranges: vec![Cidr::parse("10.64.0.0/20").unwrap()],
+        virtual_ranges: vec!["10.64.0.0/20".parse().unwrap()],
     };
     let fabric = Fabric::new(config);
     for n in [2, 3] {

@@ -1,10 +1,11 @@
 use super::*;
 use crate::fabric::FabricConfig;
-use crate::images::{ImageSource, Images, Tag};
+use crate::images::{ImageSource, Images};
 use crate::pods::Pods;
 use crate::refs::ConfigSource;
 use crate::sim::{SimContainer, SimRuntime};
 use async_trait::async_trait;
+use copepod_api::image::Tag;
 use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Secret};
 use serde_json::{Value, json};
 use sha2::Digest;

@@ -1,6 +1,6 @@
 //! One decision for every address a guest names.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use crate::network::NetError;
 
@@ -17,12 +17,8 @@ pub enum Op {
     Lookup,
 }
 
-/// Addresses of cloud metadata services outside the link-local ranges.
-const METADATA: [IpAddr; 3] = [
-    IpAddr::V4(Ipv4Addr::new(100, 100, 100, 200)),
-    IpAddr::V4(Ipv4Addr::new(168, 63, 129, 16)),
-    IpAddr::V6(Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254)),
-];
+/// IPv4 addresses of cloud metadata services outside the link-local range.
+const METADATA: [Ipv4Addr; 2] = [Ipv4Addr::new(100, 100, 100, 200), Ipv4Addr::new(168, 63, 129, 16)];
 
 /// Decides whether any pod may do `op` with `address`, before the pod's own tables and the uplink's policy are asked.
 /// Loopback passes: it is the pod's own and never leaves it. What is not clearly an address to talk to is denied.
@@ -31,7 +27,7 @@ pub fn decide(op: Op, address: SocketAddr) -> Result<(), NetError> {
     if ip.is_unspecified() && op == Op::Bind {
         return Ok(());
     }
-    if let Some(reason) = denied(ip) {
+    if let Some(reason) = forbidden(ip) {
         return Err(NetError::AccessDenied(format!("{ip}: {reason}")));
     }
     if matches!(op, Op::Connect | Op::Send) && address.port() == 0 {
@@ -54,20 +50,31 @@ pub fn normalise(ip: IpAddr) -> IpAddr {
     }
 }
 
-fn denied(ip: IpAddr) -> Option<&'static str> {
-    if METADATA.contains(&ip) {
-        return Some("a metadata service");
-    }
+/// Why no guest may reach this address, wherever it is asked from; `None` if nothing is known against it. Loopback is
+/// not judged: within a pod it is the pod's own.
+pub fn forbidden(ip: IpAddr) -> Option<&'static str> {
+    const NO_PEER: &str = "not an address to talk to";
+    const METADATA_SERVICE: &str = "a metadata service";
+    let ip = normalise(ip);
     if ip.is_multicast() {
         return Some("multicast");
     }
     match ip {
-        IpAddr::V4(v4) if v4.octets().first() == Some(&0) => Some("not an address to talk to"),
+        IpAddr::V4(v4) if METADATA.contains(&v4) => Some(METADATA_SERVICE),
         IpAddr::V4(v4) if v4.is_link_local() => Some("link-local"),
-        IpAddr::V4(v4) if v4.octets().first() >= Some(&240) => Some("broadcast or reserved"),
-        IpAddr::V6(v6) if v6.is_unspecified() => Some("not an address to talk to"),
-        IpAddr::V6(v6) if v6.is_unicast_link_local() => Some("link-local"),
-        _ => None,
+        IpAddr::V4(v4) => match v4.octets() {
+            [0, ..] => Some(NO_PEER),
+            [240..=255, ..] => Some("broadcast or reserved"),
+            _ => None,
+        },
+        IpAddr::V6(v6) if v6.is_loopback() => None,
+        IpAddr::V6(v6) => match v6.segments() {
+            // Unspecified, and the deprecated form of IPv4 addresses, which some hosts still take for IPv4.
+            [0, 0, 0, 0, 0, 0, ..] => Some(NO_PEER),
+            [0xfd00, 0xec2, ..] => Some(METADATA_SERVICE),
+            [0xfe80..=0xfebf, ..] => Some("link-local"),
+            _ => None,
+        },
     }
 }
 
@@ -97,7 +104,12 @@ mod tests {
             (Op::Connect, "[2002:a9fe:a9fe::1]:80", false),
             (Op::Connect, "[::ffff:0.0.0.0]:80", false),
             (Op::Connect, "[fd00:ec2::254]:80", false),
+            (Op::Connect, "[fd00:ec2::23]:80", false),
+            (Op::Connect, "[fd00:ec3::1]:80", true),
+            (Op::Connect, "[::a9fe:a9fe]:80", false),
             (Op::Connect, "100.100.100.200:80", false),
+            (Op::Connect, "168.63.129.16:80", false),
+            (Op::Connect, "[2002:a83f:8110::1]:80", false),
             (Op::Connect, "[fe80::1]:80", false),
             (Op::Send, "224.0.0.251:5353", false),
             (Op::Send, "[ff02::fb]:5353", false),

@@ -40,7 +40,12 @@ pub fn decode_all(bytes: &[u8]) -> Result<Vec<Value>, CodecError> {
     if documents.len() > MAX_DOCUMENTS {
         return Err(CodecError::Malformed(format!("invalid YAML: more than {MAX_DOCUMENTS} documents")));
     }
-    Ok(documents.into_iter().filter(|d| !d.is_null()).collect())
+    Ok(documents.into_iter().filter(|d| !is_empty(d)).collect())
+}
+
+/// A document with nothing between its markers: the parser gives null, or an empty scalar.
+fn is_empty(document: &Value) -> bool {
+    document.is_null() || document.as_str() == Some("")
 }
 
 fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {

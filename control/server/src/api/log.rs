@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::response::Response;
+use copepod_api::image::encode_segment;
 use copepod_api::{ApiError, FieldError};
 use futures::StreamExt;
 use http::{HeaderValue, StatusCode, header};
@@ -87,19 +88,9 @@ fn container<'a>(pod: &'a Value, name: &str, asked: Option<&'a str>) -> Result<&
 }
 
 fn query_string(query: &Query) -> String {
-    let pairs: Vec<String> = PASSED.iter().filter_map(|k| query.get(k).map(|v| format!("{k}={}", escape(v)))).collect();
+    let pairs: Vec<String> =
+        PASSED.iter().filter_map(|k| query.get(k).map(|v| format!("{k}={}", encode_segment(v)))).collect();
     if pairs.is_empty() { String::new() } else { format!("?{}", pairs.join("&")) }
-}
-
-fn escape(value: &str) -> String {
-    let mut out = String::with_capacity(value.len());
-    for b in value.bytes() {
-        match b {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => out.push(char::from(b)),
-            _ => out.push_str(&format!("%{b:02X}")),
-        }
-    }
-    out
 }
 
 /// Sends the request to the node and streams its answer.

@@ -37,7 +37,7 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use axum::Router;
-use copepod_api::ApiError;
+use copepod_api::{ApiError, Cidr};
 use copepod_core::resource::Registry;
 use copepod_store::Store;
 use jiff::Timestamp;
@@ -45,7 +45,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::dialer::NodeDialer;
-use admission::{Admission, Cidr, Review};
+use admission::{Admission, Review};
 use metrics::Metrics;
 
 /// Requests (watches and logs excepted) that are answered at once; more wait.

@@ -10,11 +10,12 @@ use axum::routing::get;
 use axum::{Extension, Json, Router};
 use bytes::Bytes;
 use copepod_api::ApiError;
+use copepod_api::image::{Digest, Tag};
 use copepod_api::names::{GROUP_NODES, IMAGES_PATH};
 use http::{HeaderMap, Method, StatusCode, header};
 use tokio_util::io::ReaderStream;
 
-use super::{Digest, ImageStore, Tag, unknown};
+use super::{ImageStore, unknown};
 use crate::api::error::response as error_response;
 use crate::identity::Identity;
 
@@ -53,7 +54,7 @@ impl IntoResponse for Refused {
 type Store = State<Arc<ImageStore>>;
 
 async fn get_blob(State(store): Store, Path(digest): Path<String>, method: Method) -> Result<Response, Refused> {
-    let digest = Digest::parse(&digest)?;
+    let digest = parse(&digest)?;
     let found = store.blob(&digest).await?;
     let (file, size) = found.ok_or_else(|| unknown(format!("the image store has no {digest}")))?;
     let body = match method {
@@ -76,7 +77,7 @@ async fn put_blob(
 ) -> Result<StatusCode, Refused> {
     may_write(&identity)?;
     let length = content_length(request.headers());
-    store.put_blob(&Digest::parse(&digest)?, length, request.into_body().into_data_stream()).await?;
+    store.put_blob(&parse(&digest)?, length, request.into_body().into_data_stream()).await?;
     Ok(StatusCode::CREATED)
 }
 
@@ -100,6 +101,10 @@ async fn put_tag(
         .map_err(|e| ApiError::bad_request(format!("the tag is malformed: {e}; {expected}")))?;
     store.put_tag(&name, &tag, &record).await?;
     Ok(StatusCode::CREATED)
+}
+
+fn parse(digest: &str) -> Result<Digest, ApiError> {
+    Ok(digest.parse::<Digest>()?)
 }
 
 /// Whoever runs guests must not change what others run.

@@ -24,7 +24,7 @@ fn module(size: usize) -> Vec<u8> {
     bytes
 }
 fn digest(content: &[u8]) -> String {
-    Digest::of(Sha256::new_with_prefix(content)).to_string()
+    Digest::from(<[u8; 32]>::from(Sha256::digest(content))).to_string()
 }
 /// In pieces, as a network brings them.
 fn pieces(content: &[u8], size: usize) -> Body {
@@ -76,10 +76,7 @@ async fn blobs_come_back_as_they_went_in() {
             (200, &*size.to_string(), 0)
         );
         let again = ImageStore::open(f.dir.path(), LIMIT).unwrap();
-        assert!(
-            again.blob(&Digest::parse(&digest(&content)).unwrap()).await.unwrap().is_some(),
-            "kept across restarts"
-        );
+        assert!(again.blob(&digest(&content).parse().unwrap()).await.unwrap().is_some(), "kept across restarts");
     }
     assert_eq!(f.partial_files(), 0);
 }
@@ -149,6 +146,31 @@ async fn uploads_are_bounded_and_cut_ones_removed() {
     std::fs::write(f.dir.path().join("partial/9"), "left by a crash").unwrap();
     ImageStore::open(f.dir.path(), LIMIT).unwrap();
     assert_eq!(f.partial_files(), 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn stalled_uploads_give_up_their_place() {
+    let f = fixture();
+    let content = module(30);
+    let path = format!("/blobs/{}", digest(&content));
+    // Each piece just in time: slow in all, but never stalled.
+    let pieces = content.chunks(10).map(|c| Ok::<_, io::Error>(Bytes::copy_from_slice(c))).collect::<Vec<_>>();
+    let slow = futures::stream::iter(pieces).then(async |piece| {
+        tokio::time::sleep(UPLOAD_STALL - Duration::from_secs(1)).await;
+        piece
+    });
+    assert_eq!(f.send("PUT", &path, Body::from_stream(slow)).await.0, 201);
+    let stalled = || {
+        let first = futures::stream::iter([Ok::<_, io::Error>(Bytes::from(module(10)))]);
+        f.refused("PUT", &path, Body::from_stream(first.chain(futures::stream::pending())))
+    };
+    let began = tokio::time::Instant::now();
+    for (code, message) in futures::future::join_all((0..MAX_UPLOADS).map(|_| stalled())).await {
+        assert!(code == 408 && message.contains("brought nothing for 30 s"), "{code} {message}");
+    }
+    assert!(began.elapsed() >= UPLOAD_STALL);
+    assert_eq!(f.partial_files(), 0);
+    assert_eq!(f.send("PUT", &path, content.into()).await.0, 201, "the places are free again");
 }
 
 #[tokio::test]

@@ -39,6 +39,20 @@ fn main() {
     let words: Vec<&str> = args.iter().skip(1).map(String::as_str).collect();
     match words.as_slice() {
         ["serve", address] => serve(address).expect("serve"),
+        // One plain HTTP request, retried until the other side is there.
+        ["http", address] => loop {
+            let answer = TcpStream::connect(address).and_then(|mut c| {
+                write!(c, "GET / HTTP/1.1\r\nhost: {address}\r\nconnection: close\r\n\r\n")?;
+                let mut text = String::new();
+                c.read_to_string(&mut text)?;
+                Ok(text)
+            });
+            match answer {
+                Ok(text) if text.starts_with("HTTP/1.1 200") => return println!("{text}"),
+                other => println!("again: {other:?}"),
+            }
+            std::thread::sleep(Duration::from_millis(200));
+        },
         ["ask", address, count] => ask(address, count.parse().expect("count")),
         // Asks forever, once a second, for watching a Service's endpoints move.
         ["poll", address] => loop {

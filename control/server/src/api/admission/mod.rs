@@ -1,19 +1,16 @@
 //! Admission: what may be created, changed or deleted beyond an object's own rules, and what the cluster fills in
 //! (addresses, ports, accounts). A chain of [`Admission`]s runs between defaulting and validation.
 
-mod cidr;
 mod namespace;
 mod service;
 mod service_account;
 
 use async_trait::async_trait;
-use copepod_api::ApiError;
+use copepod_api::{ApiError, Cidr};
 use serde_json::Value;
 use tokio::sync::OwnedMutexGuard;
 
 use super::request::Request;
-
-pub use cidr::{Cidr, CidrError};
 
 /// What a reviewed write does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

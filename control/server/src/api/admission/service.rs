@@ -7,14 +7,14 @@ use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use async_trait::async_trait;
-use copepod_api::{ApiError, FieldError};
+use copepod_api::{ApiError, Cidr, FieldError};
 use copepod_store::{ListOptions, Store};
 use parking_lot::Mutex as SyncMutex;
 use rand::Rng;
 use serde_json::{Map, Value, json};
 use tokio::sync::Mutex;
 
-use super::{Admission, Cidr, Operation, Review};
+use super::{Admission, Operation, Review};
 use crate::api::error;
 use crate::api::object::{as_map, child_mut};
 
