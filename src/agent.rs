@@ -8,12 +8,16 @@ use crate::cli::AgentArgs;
 use crate::data_dir::DataDir;
 use crate::shutdown;
 
+/// How long an earlier agent may take to end.
+const OWNER_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
+
 /// Runs until SIGTERM, or until the server that started it is gone.
 pub async fn run(args: AgentArgs) -> Result<()> {
     let stop = shutdown::on_signal()?;
     shutdown::when_stdin_closes(stop.clone());
     // One agent per directory. One whose server was killed may still be ending.
-    let _data_dir = wait_for(&args.data_dir, &stop).await?;
+    let path = args.data_dir.clone();
+    let _data_dir = tokio::task::spawn_blocking(move || DataDir::open_within(&path, OWNER_LIMIT)).await??;
     let config = AgentConfig {
         kubeconfig: args.kubeconfig,
         data_dir: args.data_dir,
@@ -31,17 +35,4 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     stop.cancelled().await;
     agent.stop().await;
     Ok(())
-}
-
-/// Takes the agent's directory, waiting a while for an earlier owner to end.
-async fn wait_for(path: &std::path::Path, stop: &tokio_util::sync::CancellationToken) -> Result<DataDir> {
-    const ATTEMPTS: u32 = 100;
-    for _ in 1..ATTEMPTS {
-        match DataDir::open(path) {
-            Ok(dir) => return Ok(dir),
-            Err(_) if !stop.is_cancelled() => tokio::time::sleep(std::time::Duration::from_millis(100)).await,
-            Err(error) => return Err(error),
-        }
-    }
-    DataDir::open(path)
 }

@@ -3,8 +3,12 @@
 use std::fs::{File, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
+
+/// Pause between attempts to lock.
+const LOCK_PAUSE: Duration = Duration::from_millis(50);
 
 /// A data directory that this process alone uses, until it is dropped.
 #[derive(Debug)]
@@ -18,6 +22,14 @@ impl DataDir {
     /// # Errors
     /// It cannot be made or written (with what to do), or another process uses it.
     pub fn open(path: &Path) -> Result<Self> {
+        Self::open_within(path, Duration::ZERO)
+    }
+
+    /// The same, waiting up to `limit` for an owner that is just ending.
+    ///
+    /// # Errors
+    /// As for [`Self::open`].
+    pub fn open_within(path: &Path, limit: Duration) -> Result<Self> {
         let shown = path.display();
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| {
             format!("cannot make the data directory {shown}: choose one you may write to with --data-dir DIR")
@@ -26,7 +38,7 @@ impl DataDir {
         let lock = OpenOptions::new().create(true).truncate(false).write(true).open(&lock_path).with_context(|| {
             format!("cannot write to the data directory {shown}: choose another with --data-dir DIR")
         })?;
-        match lock.try_lock() {
+        match lock_within(&lock, limit) {
             Ok(()) => {}
             Err(std::fs::TryLockError::WouldBlock) => bail!(
                 "the data directory {shown} is in use by another copepod server: stop that one first, or start this \
@@ -44,6 +56,16 @@ impl DataDir {
             })?;
         }
         Ok(Self { _lock: lock })
+    }
+}
+
+fn lock_within(lock: &File, limit: Duration) -> Result<(), std::fs::TryLockError> {
+    let end = Instant::now() + limit;
+    loop {
+        match lock.try_lock() {
+            Err(std::fs::TryLockError::WouldBlock) if Instant::now() < end => std::thread::sleep(LOCK_PAUSE),
+            outcome => return outcome,
+        }
     }
 }
 

@@ -13,7 +13,7 @@ use copepod_api::image::MAX_BLOB;
 use copepod_api::names::{GROUP_MASTERS, USER_APISERVER};
 use copepod_dns::server::{DnsServer, SharedRecords};
 use copepod_server::api::{self, ApiConfig, ApiState};
-use copepod_server::bootstrap::{BootstrapInfo, ensure_bootstrap};
+use copepod_server::bootstrap::{self, BootstrapInfo};
 use copepod_server::identity::Identity;
 use copepod_server::images::ImageStore;
 use copepod_server::pki::{self, Pki, ServerNames};
@@ -27,6 +27,8 @@ use crate::cli::ServerArgs;
 use crate::data_dir::{self, DataDir};
 use crate::{preflight, shutdown};
 
+/// How long a server that was just killed may take to let go of the data directory.
+const OWNER_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long the ready line waits for this machine's own node.
 const NODE_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
 
@@ -77,7 +79,8 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
     let plan = Plan::of(&args)?;
     let path = args.data_dir.clone().map_or_else(data_dir::default_path, Ok)?;
     let path = std::path::absolute(path)?;
-    let data_dir = DataDir::open(&path)?;
+    let open = path.clone();
+    let data_dir = tokio::task::spawn_blocking(move || DataDir::open_within(&open, OWNER_LIMIT)).await??;
     let stop = shutdown::on_signal()?;
     if args.until_stdin_ends {
         shutdown::when_stdin_closes(stop.clone());
@@ -133,13 +136,14 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
         advertise_ip: advertised(listen.ip()),
         port: listen.port(),
     };
-    ensure_bootstrap(client(USER_APISERVER), info).await?;
+    let bootstrap = bootstrap::keep(client(USER_APISERVER), info).await;
 
     let control = CancellationToken::new();
     let config = controllers::Config { ca_pem: pki.ca_pem().to_string(), seed: rand_seed() };
     let (mut tasks, views) = controllers::start(client, config, control.clone());
     let pinned = (!args.no_agent && !args.node_port_address.is_unspecified())
         .then(|| names::Pinned { node: plan.node_name.clone(), address: args.node_port_address });
+    tasks.spawn(bootstrap.run(control.clone()));
     tasks.spawn(names::follow(views.clone(), args.cluster_domain.clone(), pinned, records, control.clone()));
 
     let url = format!("https://{}", SocketAddr::new(local(listen.ip()), listen.port()));

@@ -145,7 +145,12 @@ impl PodWorker {
         };
         worker.restore().await;
         let (status, statuses) = watch::channel(None);
-        let publishing = tokio::spawn(publish::publish(worker.shared.api.clone(), (*worker.pod).clone(), statuses));
+        let publishing = tokio::spawn(publish::publish(
+            worker.shared.api.clone(),
+            (*worker.pod).clone(),
+            statuses,
+            worker.desired.clone(),
+        ));
         let mut refresh = tokio::time::interval(VOLUME_REFRESH);
         refresh.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         refresh.reset();

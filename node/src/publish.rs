@@ -9,6 +9,8 @@ use kube::Api;
 use kube::api::{DeleteParams, Preconditions};
 use tokio::sync::watch;
 
+use crate::pod_worker::Desired;
+
 /// The first delay after a failed write; doubles up to [`RETRY_MAX`].
 pub const RETRY_INITIAL: Duration = Duration::from_millis(500);
 /// The longest delay between attempts to write.
@@ -72,9 +74,32 @@ impl PodApi for KubePods {
 }
 
 /// Follows the newest desired status until its sender is dropped and all is written. Returns the pod as last written.
-pub async fn publish(api: Arc<dyn PodApi>, mut base: Pod, mut desired: watch::Receiver<Option<PodStatus>>) -> Pod {
+/// `observed` is the pod as the server shows it: when others changed what the agent is the authority on (the node
+/// controller marks the pods of a silent node not ready), it is written again.
+pub async fn publish(
+    api: Arc<dyn PodApi>,
+    mut base: Pod,
+    mut desired: watch::Receiver<Option<PodStatus>>,
+    mut observed: watch::Receiver<Desired>,
+) -> Pod {
+    let mut watching = true;
     loop {
-        let open = desired.changed().await.is_ok();
+        let open = tokio::select! {
+            changed = desired.changed() => changed.is_ok(),
+            changed = observed.changed(), if watching => {
+                watching = changed.is_ok();
+                let pod = observed.borrow_and_update().pod.clone();
+                let wanted = desired.borrow().clone();
+                match (&pod.status, &wanted) {
+                    (Some(shown), Some(wanted)) if is_newer(&pod, &base) && has_drifted(shown, wanted) => {
+                        base.metadata.resource_version = pod.metadata.resource_version.clone();
+                        base.status.get_or_insert_default().conditions = shown.conditions.clone();
+                    }
+                    _ => continue,
+                }
+                true
+            }
+        };
         let mut delay = RETRY_INITIAL;
         loop {
             let Some(status) = desired.borrow_and_update().clone() else { break };
@@ -99,6 +124,18 @@ pub async fn publish(api: Arc<dyn PodApi>, mut base: Pod, mut desired: watch::Re
             return base;
         }
     }
+}
+
+/// Whether `pod` is a later state than `than`: revisions are decimal numbers that may be compared.
+fn is_newer(pod: &Pod, than: &Pod) -> bool {
+    let revision = |p: &Pod| p.metadata.resource_version.as_deref().and_then(|r| r.parse::<u64>().ok()).unwrap_or(0);
+    revision(pod) > revision(than)
+}
+
+/// Whether a condition that the agent sets stands otherwise on the server.
+fn has_drifted(shown: &PodStatus, wanted: &PodStatus) -> bool {
+    let on_server = |kind: &str| shown.conditions.iter().flatten().find(|c| c.type_ == kind).map(|c| c.status.as_str());
+    wanted.conditions.iter().flatten().any(|c| on_server(&c.type_) != Some(c.status.as_str()))
 }
 
 #[cfg(test)]
@@ -140,7 +177,8 @@ mod tests {
         let api = Arc::new(Flaky { failures: Mutex::new(3), ..Flaky::default() });
         let (to, from) = watch::channel(None);
         to.send_replace(phase("Pending"));
-        let task = tokio::spawn(publish(api.clone(), Pod::default(), from));
+        let (_seen, observed) = watch::channel(Desired { pod: Arc::default(), gone: false });
+        let task = tokio::spawn(publish(api.clone(), Pod::default(), from, observed));
         while *api.failures.lock() > 1 {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -150,5 +188,37 @@ mod tests {
         let last = task.await.unwrap();
         assert_eq!(*api.written.lock(), ["Succeeded"]);
         assert_eq!(last.status, phase("Succeeded"));
+    }
+
+    fn pod(revision: &str, ready: &str) -> Pod {
+        serde_json::from_value(serde_json::json!({"metadata": {"name": "p", "resourceVersion": revision},
+            "status": {"phase": "Running", "conditions": [{"type": "Ready", "status": ready}]}}))
+        .unwrap()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_others_changed_is_written_again() {
+        let api = Arc::new(Flaky::default());
+        let (to, from) = watch::channel(None);
+        let (seen, observed) = watch::channel(Desired { pod: Arc::default(), gone: false });
+        let task = tokio::spawn(publish(api.clone(), Pod::default(), from, observed));
+        let written = |n: usize| {
+            let api = api.clone();
+            async move {
+                while api.written.lock().len() < n {
+                    tokio::time::sleep(Duration::from_millis(1)).await;
+                }
+            }
+        };
+        to.send_replace(pod("1", "True").status);
+        written(1).await;
+        // The node controller gave the node up; then the same news again, already known to be overwritten.
+        seen.send_replace(Desired { pod: Arc::new(pod("7", "False")), gone: false });
+        written(2).await;
+        seen.send_replace(Desired { pod: Arc::new(pod("7", "False")), gone: false });
+        seen.send_replace(Desired { pod: Arc::new(pod("9", "True")), gone: false });
+        drop(to);
+        task.await.unwrap();
+        assert_eq!(api.written.lock().len(), 2);
     }
 }

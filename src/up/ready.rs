@@ -69,6 +69,7 @@ async fn wait_one(client: &kube::Client, one: &Applied, progress: &indicatif::Pr
     while let Some(object) = changes.try_next().await? {
         match state(one.kind(), &object) {
             State::Ready => return Ok(()),
+            State::Failed(why) => bail!("{} {}: {why}", one.kind().to_ascii_lowercase(), one.name()),
             State::Waiting(what) => {
                 progress.set_message(format!("{} {}: {what}", one.kind().to_ascii_lowercase(), one.name()))
             }
@@ -80,6 +81,7 @@ async fn wait_one(client: &kube::Client, one: &Applied, progress: &indicatif::Pr
 #[derive(Debug, PartialEq)]
 enum State {
     Ready,
+    Failed(String),
     Waiting(String),
 }
 
@@ -103,6 +105,21 @@ fn state(kind: &str, object: &DynamicObject) -> State {
         c.get("type").and_then(Value::as_str) == Some("Ready")
             && c.get("status").and_then(Value::as_str) == Some("True")
     });
+    if phase == "Failed" {
+        let statuses = object.data.pointer("/status/containerStatuses").and_then(Value::as_array);
+        let ended = statuses.into_iter().flatten().filter_map(|s| s.pointer("/state/terminated"));
+        let failed = ended.filter(|t| t.get("exitCode").and_then(Value::as_i64) != Some(0));
+        let why: Vec<String> = failed
+            .map(|t| {
+                format!(
+                    "exit code {} {}",
+                    t.get("exitCode").unwrap_or(&Value::Null),
+                    t.get("message").and_then(Value::as_str).unwrap_or_default()
+                )
+            })
+            .collect();
+        return State::Failed(format!("failed: {}", why.join("; ")));
+    }
     if ready || phase == "Succeeded" { State::Ready } else { State::Waiting(phase.to_string()) }
 }
 

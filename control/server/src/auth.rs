@@ -53,6 +53,10 @@ fn admit(request: &Request) -> Result<Identity, ApiError> {
         None => Identity::anonymous(),
     };
     authorize(&identity, request.method(), request.uri())?;
+    // Ignoring it would act with more rights than were asked for.
+    if request.headers().keys().any(|name| name.as_str().starts_with("impersonate-")) {
+        return Err(ApiError::new(403, "Forbidden", "impersonation (--as) is not supported by this server yet"));
+    }
     Ok(identity)
 }
 

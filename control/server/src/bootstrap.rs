@@ -1,7 +1,10 @@
 //! What every cluster has from the start: the standard namespaces, and the `kubernetes` Service with its endpoints.
 
+use std::time::Duration;
+
 use std::fmt::Debug;
 use std::net::IpAddr;
+use tokio_util::sync::CancellationToken;
 
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -26,6 +29,41 @@ pub struct BootstrapInfo {
     pub advertise_ip: IpAddr,
     /// The server's port.
     pub port: u16,
+}
+
+/// How often it is made sure that the objects are there.
+const INTERVAL: Duration = Duration::from_secs(10);
+
+/// Keeps the objects that every cluster has.
+pub struct Keeper {
+    client: kube::Client,
+    info: BootstrapInfo,
+}
+
+/// Makes them now, once. A failure (somebody else holds the Service's address, say) is logged and tried again by
+/// [`Keeper::run`]: the server must come up, or nobody could repair it.
+pub async fn keep(client: kube::Client, info: BootstrapInfo) -> Keeper {
+    let keeper = Keeper { client, info };
+    keeper.ensure().await;
+    keeper
+}
+
+impl Keeper {
+    /// Makes what was deleted again, until `stop`.
+    pub async fn run(self, stop: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(INTERVAL) => self.ensure().await,
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    async fn ensure(&self) {
+        if let Err(error) = ensure_bootstrap(self.client.clone(), self.info.clone()).await {
+            tracing::error!("{error}; trying again");
+        }
+    }
 }
 
 /// Makes what is missing and corrects what differs (the server's address may change between starts).

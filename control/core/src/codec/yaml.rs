@@ -48,6 +48,10 @@ fn is_empty(document: &Value) -> bool {
     document.is_null() || document.as_str() == Some("")
 }
 
+/// Deepest nesting of a YAML document: the parser recurses, and a thread's stack is finite. Kubernetes' own deepest
+/// objects have about 20 levels.
+const MAX_YAML_DEPTH: usize = 64;
+
 fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
     let mut options = Options::default();
     options.duplicate_keys = duplicate_keys;
@@ -55,7 +59,7 @@ fn options(duplicate_keys: DuplicateKeyPolicy) -> Options {
     options.alias_limits.max_total_replayed_events = MAX_REPLAYED;
     if let Some(budget) = &mut options.budget {
         budget.max_events = MAX_EVENTS;
-        budget.max_depth = crate::schema::MAX_DEPTH + 8;
+        budget.max_depth = MAX_YAML_DEPTH;
     }
     options
 }

@@ -49,6 +49,10 @@ impl Addresses {
         let mut seen = self.seen.lock();
         let mut next = BTreeMap::new();
         let mut all = Taken::default();
+        // The first address is the `kubernetes` Service's, also while it does not exist.
+        if except != format!("{SERVICES}default/kubernetes") {
+            all.addresses.extend(self.cidr.at(1));
+        }
         for record in page.records {
             let known = seen.remove(&record.key).filter(|(revision, _)| *revision == record.revision);
             let held = match known {

@@ -178,5 +178,11 @@ async fn openapi() {
     assert_eq!(s.get("/openapi/v2").await.ok()["swagger"], "2.0");
     s.get("/openapi/v3/apis/none/v1").await.err(404);
     let proto = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-    s.get_as("/openapi/v2", proto).await.err(406);
+    let bare = s.get_as("/openapi/v2", proto).await;
+    assert_eq!(
+        (bare.code, bare.body.get(..5)),
+        (200, Some(&b"\x0a\x032.0"[..])),
+        "kubectl's fallback for unknown kinds"
+    );
+    s.get_as("/openapi/v3", proto).await.err(406);
 }
