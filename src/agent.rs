@@ -8,6 +8,8 @@ use crate::cli::AgentArgs;
 use crate::data_dir::DataDir;
 use crate::shutdown;
 
+/// How long the agent takes to stop, at most: its server may be gone for good.
+const STOP_LIMIT: std::time::Duration = std::time::Duration::from_secs(3);
 /// How long an earlier agent may take to end.
 const OWNER_LIMIT: std::time::Duration = std::time::Duration::from_secs(10);
 
@@ -33,6 +35,9 @@ pub async fn run(args: AgentArgs) -> Result<()> {
     };
     let agent = Agent::start(config, stop.clone()).await?;
     stop.cancelled().await;
-    agent.stop().await;
+    // What could not be told to a server that is gone is told after the next start, from the checkpoints.
+    if tokio::time::timeout(STOP_LIMIT, agent.stop()).await.is_err() {
+        tracing::warn!("not all pods could be taken down in order; ending anyway");
+    }
     Ok(())
 }
