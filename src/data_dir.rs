@@ -17,18 +17,11 @@ pub struct DataDir {
 }
 
 impl DataDir {
-    /// Makes the directory (0700) if needed, proves that it can be written, and locks it.
+    /// Makes the directory (0700) if needed, proves that it can be written, and locks it, waiting up to `limit` for an
+    /// owner that is just ending. Blocks the thread.
     ///
     /// # Errors
     /// It cannot be made or written (with what to do), or another process uses it.
-    pub fn open(path: &Path) -> Result<Self> {
-        Self::open_within(path, Duration::ZERO)
-    }
-
-    /// The same, waiting up to `limit` for an owner that is just ending.
-    ///
-    /// # Errors
-    /// As for [`Self::open`].
     pub fn open_within(path: &Path, limit: Duration) -> Result<Self> {
         let shown = path.display();
         std::fs::DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(|| {
@@ -108,11 +101,11 @@ mod tests {
     fn a_second_owner_is_refused_until_the_first_is_gone() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("data");
-        let first = DataDir::open(&path).unwrap();
-        let error = DataDir::open(&path).unwrap_err().to_string();
+        let first = DataDir::open_within(&path, Duration::ZERO).unwrap();
+        let error = DataDir::open_within(&path, Duration::ZERO).unwrap_err().to_string();
         assert!(error.contains("in use by another copepod server"), "{error}");
         drop(first);
-        DataDir::open(&path).unwrap();
+        DataDir::open_within(&path, Duration::ZERO).unwrap();
         assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }
 
@@ -121,7 +114,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("file");
         std::fs::write(&path, "").unwrap();
-        let error = format!("{:#}", DataDir::open(&path).unwrap_err());
+        let error = format!("{:#}", DataDir::open_within(&path, Duration::ZERO).unwrap_err());
         assert!(error.contains(path.to_str().unwrap()) && error.contains("--data-dir"), "{error}");
     }
 }
