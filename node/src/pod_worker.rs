@@ -197,7 +197,15 @@ impl PodWorker {
                 written = publishing => written.ok(),
                 () = wait_gone(worker.desired.clone()) => None,
             };
-            worker.remove(written, &stop).await;
+            let removed = async {
+                worker.remove(written).await;
+                // Finalizers may keep the object for long: until then its status and logs are still asked for.
+                wait_gone(worker.desired.clone()).await;
+            };
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = removed => {}
+            }
         }
         worker.forget().await;
     }
@@ -377,7 +385,7 @@ impl PodWorker {
     }
 
     /// Removes the object, however long that takes.
-    async fn remove(&self, written: Option<Pod>, stop: &CancellationToken) {
+    async fn remove(&self, written: Option<Pod>) {
         let pod = written.unwrap_or_else(|| (*self.pod).clone());
         let mut delay = publish::RETRY_INITIAL;
         loop {
@@ -386,7 +394,6 @@ impl PodWorker {
                 Err(WriteError::Retry(why)) => tracing::debug!(pod = %self.key, "not removed yet: {why}"),
             }
             tokio::select! {
-                () = stop.cancelled() => return,
                 () = wait_gone(self.desired.clone()) => return,
                 () = tokio::time::sleep(delay) => delay = (delay * 2).min(publish::RETRY_MAX),
             }

@@ -33,9 +33,11 @@ pub fn compute(pod: &Pod, uid: &str, seen: &Containers, around: &Surroundings, n
     let empty = PodSpec::default();
     let spec = pod.spec.as_ref().unwrap_or(&empty);
     let creating = if initialized(spec, seen) { "ContainerCreating" } else { "PodInitializing" };
-    let main = |c: &Container| container_status(uid, c, seen.get(&c.name), creating);
+    let kept = |c: &Container| kept(&before, c).filter(|_| !seen.contains_key(&c.name));
+    let main = |c: &Container| kept(c).unwrap_or_else(|| container_status(uid, c, seen.get(&c.name), creating));
     let statuses: Vec<ContainerStatus> = spec.containers.iter().map(main).collect();
-    let init: Vec<ContainerStatus> = init_containers(spec).iter().map(|c| init_status(uid, c, seen)).collect();
+    let first = |c: &Container| kept(c).unwrap_or_else(|| init_status(uid, c, seen));
+    let init: Vec<ContainerStatus> = init_containers(spec).iter().map(first).collect();
     let phase = phase(spec, seen, around, before.phase.as_deref());
     let terminal = matches!(phase, "Succeeded" | "Failed");
     let generation = pod.metadata.generation;
@@ -102,6 +104,13 @@ fn phase(spec: &PodSpec, seen: &Containers, around: &Surroundings, before: Optio
         })
     };
     if spec.containers.iter().all(ever_ran) { "Running" } else { "Pending" }
+}
+
+/// What a pod that has ended said of a container; it stands, even if nothing else is known of the container any more.
+fn kept(before: &PodStatus, c: &Container) -> Option<ContainerStatus> {
+    let ended = matches!(before.phase.as_deref(), Some("Succeeded" | "Failed"));
+    let statuses = [&before.container_statuses, &before.init_container_statuses];
+    statuses.into_iter().flatten().flatten().find(|s| ended && s.name == c.name).cloned()
 }
 
 /// As a main container's, but a regular init container is ready once it has succeeded.

@@ -10,6 +10,19 @@ pub fn step(what: &str) {
     eprintln!("==> {what}");
 }
 
+/// Cargo, without the variables that describe this package: build scripts that watch them would run again, and
+/// everything above them be built twice.
+pub fn cargo() -> Command {
+    let mut cargo = Command::new("cargo");
+    for (name, _) in std::env::vars_os() {
+        let about_us = |name: &str| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_");
+        if name.to_str().is_some_and(about_us) {
+            cargo.env_remove(name);
+        }
+    }
+    cargo
+}
+
 /// Runs a program to its end; an error unless it exits 0.
 pub fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);

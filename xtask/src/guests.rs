@@ -23,7 +23,7 @@ pub fn build(root: &Path) -> Result<PathBuf> {
     std::fs::create_dir_all(&out)?;
     for workspace in ["examples", "tests/guests"] {
         cmd::step(&format!("building the components of {workspace}/"));
-        let mut cargo = Command::new("cargo");
+        let mut cargo = cmd::cargo();
         cargo.args(["build", "--release", "--locked", "--quiet", "--target", wasm_rust::TARGET]);
         cargo.arg("--target-dir").arg(target_dir(root).join("guests-build")).current_dir(root.join(workspace));
         // Meant for the host's programs, not for components.

@@ -13,8 +13,8 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
     let guests = guests::build(root)?;
     let binary = binary(root)?;
     cmd::step("building and running the tests");
-    let nextest = cmd::output(Command::new("cargo").args(["nextest", "--version"])).is_ok();
-    let mut tests = Command::new("cargo");
+    let nextest = cmd::output(cmd::cargo().args(["nextest", "--version"])).is_ok();
+    let mut tests = cmd::cargo();
     tests.args(if nextest { ["nextest", "run"].as_slice() } else { ["test", "--no-fail-fast"].as_slice() });
     tests.args(["--workspace", "--locked", "--target-dir"]).arg(target_dir(root)).args(args).current_dir(root);
     tests.env("COPEPOD_BIN", binary).env("COPEPOD_GUESTS", guests).env("KUBECTL", kubectl);
@@ -25,7 +25,7 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
 pub fn binary(root: &Path) -> Result<std::path::PathBuf> {
     cmd::step("building copepod (a few minutes the first time)");
     let target = target_dir(root);
-    let mut cargo = Command::new("cargo");
+    let mut cargo = cmd::cargo();
     cargo.args(["build", "--locked", "--package", "copepod", "--target-dir"]).arg(&target).current_dir(root);
     cmd::run(&mut cargo)?;
     Ok(target.join("debug/copepod"))

@@ -266,10 +266,43 @@ async fn deletion_kills_within_grace_then_removes_the_object() {
     assert!(grace > Duration::from_secs(3) && grace <= Duration::from_secs(5), "{grace:?}");
     assert_eq!(node.world.phase("u1"), "Failed");
     assert!(node.world.has_event("Killing: Stopping container a"));
-    until("worker ended", || node.pods.all().is_empty()).await;
     let shared = node.pods.shared();
+    assert_eq!(shared.checkpoints.all().await.len(), 1, "a finalizer may keep the object: its state is not forgotten");
+    node.pods.gone("u1");
+    until("worker ended", || node.pods.all().is_empty()).await;
     assert!(shared.checkpoints.all().await.is_empty());
     assert!(!log_dir(&shared.logs, "n", "p", "u1").exists());
+}
+
+#[tokio::test]
+async fn a_deleted_pod_that_a_finalizer_keeps_says_the_same_after_restarts() {
+    let dir = tempfile::tempdir().unwrap();
+    let world = Arc::new(World { tags: Mutex::new(vec!["app".into()]), ..World::default() });
+    let node = node_in(dir.path(), world.clone());
+    let mut p = pod("u1", json!({"terminationGracePeriodSeconds": 0}));
+    node.pods.upsert(Arc::new(p.clone()));
+    node.newest("u1", "a", 1).await;
+    until("running", || world.phase("u1") == "Running").await;
+    p.metadata.deletion_timestamp = Some(k8s_openapi::apimachinery::pkg::apis::meta::v1::Time(Timestamp::now()));
+    p.metadata.deletion_grace_period_seconds = Some(0);
+    node.pods.upsert(Arc::new(p.clone()));
+    until("removed", || *world.removed.lock() == ["u1"]).await;
+    let ended = world.container("u1", "a").state.unwrap().terminated.expect("terminated");
+    node.pods.stop().await;
+
+    for forgotten in [false, true] {
+        if forgotten {
+            std::fs::remove_dir_all(dir.path()).unwrap();
+        }
+        let removals = world.removed.lock().len();
+        let node = node_in(dir.path(), world.clone());
+        p.status = Some(world.status("u1"));
+        node.pods.upsert(Arc::new(p.clone()));
+        until("removed again", || world.removed.lock().len() > removals).await;
+        assert_eq!(world.phase("u1"), "Failed");
+        assert_eq!(world.container("u1", "a").state.unwrap().terminated.as_ref(), Some(&ended));
+        node.pods.stop().await;
+    }
 }
 
 #[tokio::test]

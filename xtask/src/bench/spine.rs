@@ -43,7 +43,9 @@ pub fn run(root: &Path) -> Result<()> {
     let kubectl = kubectl::ensure(root)?;
     let component = guests::build(root)?.join("hello.wasm");
     cmd::step("building the release binary (several minutes the first time)");
-    cmd::run(Command::new("cargo").args(["build", "--release", "--locked", "--package", "copepod"]).current_dir(root))?;
+    let mut cargo = cmd::cargo();
+    cargo.args(["build", "--release", "--locked", "--package", "copepod", "--target-dir"]).arg(target_dir(root));
+    cmd::run(cargo.current_dir(root))?;
     let copepod = target_dir(root).join("release/copepod");
     let scratch = target_dir(root).join(format!("bench/spine-{}", std::process::id()));
     std::fs::create_dir_all(&scratch)?;
