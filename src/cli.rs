@@ -87,7 +87,7 @@ pub struct ServerArgs {
     #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u8).range(8..=30))]
     pub node_cidr_mask_size: u8,
     /// Most pods on this node [default: what this machine allows, at most 10,000].
-    #[arg(long)]
+    #[arg(long, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     pub max_pods: Option<u32>,
     /// Addresses for Services.
     #[arg(long, default_value = "10.43.0.0/16")]

@@ -1,4 +1,6 @@
-//! Small pure checks of the command line's networks and ranges.
+//! Checks of the command line's networks, ranges, names and addresses.
+
+use std::net::IpAddr;
 
 use anyhow::{Context, Result, bail, ensure};
 use copepod_api::Cidr;
@@ -21,9 +23,41 @@ pub fn port_range(text: &str) -> Result<std::ops::RangeInclusive<u16>> {
     Ok(first..=last)
 }
 
+/// Checks a value of `--tls-san`: an address, a DNS name, or `*.` and a DNS name.
+pub fn certificate_name(text: &str) -> Result<()> {
+    if text.parse::<IpAddr>().is_ok() {
+        return Ok(());
+    }
+    let name = text.strip_prefix("*.").unwrap_or(text);
+    copepod_core::validate::dns1123_subdomain(name)
+        .map_err(|why| anyhow::anyhow!("--tls-san {text:?} is neither an address nor a DNS name: {why}"))
+}
+
+/// Checks that this machine has the address, so that node ports can listen there.
+pub fn own_address(address: IpAddr) -> Result<()> {
+    std::net::TcpListener::bind((address, 0)).map(drop).with_context(|| {
+        format!("--node-port-address {address}: node ports cannot listen there; give an address of this machine")
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn names_and_addresses() {
+        for good in ["10.0.0.1", "::1", "node.example.org", "*.example.org"] {
+            certificate_name(good).unwrap();
+        }
+        for bad in ["", "%%", "a b", "*"] {
+            let error = certificate_name(bad).unwrap_err().to_string();
+            assert!(error.contains("--tls-san"), "{error}");
+        }
+        own_address("127.0.0.1".parse().unwrap()).unwrap();
+        // An address for documentation (RFC 5737), which no machine has.
+        let error = format!("{:#}", own_address("192.0.2.1".parse().unwrap()).unwrap_err());
+        assert!(error.contains("--node-port-address 192.0.2.1"), "{error}");
+    }
 
     #[test]
     fn networks() {

@@ -64,6 +64,10 @@ impl Plan {
         let zone = &args.cluster_domain;
         copepod_core::validate::dns1123_subdomain(zone)
             .map_err(|why| anyhow::anyhow!("--cluster-domain {zone}: {why}"))?;
+        args.tls_san.iter().try_for_each(|name| preflight::certificate_name(name))?;
+        if !args.no_agent {
+            preflight::own_address(args.node_port_address)?;
+        }
         Ok(Self {
             service_ip: services.at(1).context("--service-cidr is too small")?,
             service_cidr: services,

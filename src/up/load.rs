@@ -29,7 +29,7 @@ pub fn load(path: &Path) -> Result<App> {
         let documents = copepod_core::codec::yaml::decode_all(&text)
             .with_context(|| format!("{} is not valid YAML", file.display()))?;
         let folder = file.parent().unwrap_or(Path::new("."));
-        for (n, object) in documents.into_iter().enumerate() {
+        for (n, object) in documents.into_iter().enumerate().flat_map(|(n, d)| items(d).map(move |o| (n, o))) {
             let named = ["/apiVersion", "/kind", "/metadata/name"]
                 .iter()
                 .all(|p| object.pointer(p).is_some_and(Value::is_string));
@@ -41,6 +41,15 @@ pub fn load(path: &Path) -> Result<App> {
     ensure!(!app.objects.is_empty(), "{} holds no objects: write a Deployment in YAML there", path.display());
     app.objects.sort_by_key(|o| o.get("kind").and_then(Value::as_str) != Some("Namespace"));
     Ok(app)
+}
+
+/// The objects of a document: a `kind: List` holds several (and `kubectl get -o yaml` prints such).
+fn items(mut document: Value) -> impl Iterator<Item = Value> {
+    let list = document.get("kind").and_then(Value::as_str).is_some_and(|k| k.ends_with("List"));
+    match document.get_mut("items").map(Value::take) {
+        Some(Value::Array(items)) if list => items.into_iter(),
+        _ => vec![document].into_iter(),
+    }
 }
 
 fn files(path: &Path) -> Result<Vec<PathBuf>> {
@@ -157,6 +166,16 @@ mod tests {
         rewrite(&mut app.objects[1], &BTreeMap::from([("./a.wasm".to_string(), "a@sha256:0".to_string())]));
         assert_eq!(app.objects[1]["spec"]["containers"][0]["image"], "a@sha256:0");
         assert_eq!(app.objects[1]["spec"]["containers"][1]["image"], "x/y:1");
+    }
+
+    #[test]
+    fn a_list_is_its_items() {
+        let yaml = "apiVersion: v1\nkind: List\nitems:\n- {apiVersion: v1, kind: ConfigMap, metadata: {name: a}}\n- {apiVersion: v1, kind: Namespace, metadata: {name: b}}\n";
+        let (_dir, read) = app(yaml);
+        let kinds: Vec<_> = read.unwrap().objects.iter().map(|o| o["kind"].clone()).collect();
+        assert_eq!(kinds, ["Namespace", "ConfigMap"]);
+        let (_dir, read) = app(&yaml.replace("metadata: {name: a}", ""));
+        assert!(format!("{:#}", read.unwrap_err()).contains("document 1 needs apiVersion"));
     }
 
     #[test]

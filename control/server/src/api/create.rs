@@ -32,6 +32,9 @@ pub(crate) async fn create(request: &Request) -> Result<Response, ApiError> {
 /// Runs a decoded object through the pipeline and commits it.
 pub(crate) async fn create_object(request: &Request, decoded: Value) -> Result<Outcome, ApiError> {
     check_namespace(request, &decoded)?;
+    if !matches!(meta_str(&decoded, "resourceVersion"), "" | "0") {
+        return Err(ApiError::bad_request("resourceVersion should not be set on objects to be created"));
+    }
     let generates = meta_str(&decoded, "name").is_empty() && !meta_str(&decoded, "generateName").is_empty();
     let mut tries = if generates { GENERATE_NAME_TRIES } else { 1 };
     loop {

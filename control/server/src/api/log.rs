@@ -16,6 +16,8 @@ use super::request::{Query, Request};
 /// Parameters of `v1.PodLogOptions` that the node takes.
 const PASSED: &[&str] =
     &["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"];
+/// How long a node may take to begin its answer.
+const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
 /// Most bytes of a node's error text that reach the client.
 const MAX_ERROR_BYTES: usize = 16 * 1024;
 
@@ -108,7 +110,8 @@ async fn stream(request: &Request, node: &str, path: &str) -> Result<Response, A
         .header(header::HOST, node)
         .body(Empty::<bytes::Bytes>::new())
         .map_err(ApiError::internal)?;
-    let answer = sender.send_request(ask).await.map_err(broken)?;
+    let silent = |_| ApiError::unavailable(format!("node {node} gave no answer within {} s", ANSWER_LIMIT.as_secs()));
+    let answer = tokio::time::timeout(ANSWER_LIMIT, sender.send_request(ask)).await.map_err(silent)?.map_err(broken)?;
     let code = answer.status();
     if code != StatusCode::OK {
         let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect().await;

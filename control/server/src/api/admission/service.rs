@@ -164,8 +164,9 @@ impl Addresses {
         }
         for (protocol, port) in without.into_iter().filter(|_| !skip) {
             let Some(free) = self.free_port(&used) else {
-                let why = "range is full: no node port is free";
-                errors.push(FieldError::invalid("spec.ports", &Value::Null, why));
+                let (first, last) = (self.ports.start(), self.ports.end());
+                let why = format!("range is full: no node port of {first}-{last} is free");
+                errors.push(FieldError::invalid("spec.ports", &Value::Null, &why));
                 return;
             };
             used.insert((protocol, free));
@@ -299,7 +300,7 @@ mod tests {
                 json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 99}]}),
                 "The range of valid ports is 30000-30001",
             ),
-            (json!({"type": "NodePort", "ports": [{"port": 1}, {"port": 2}]}), "no node port is free"),
+            (json!({"type": "NodePort", "ports": [{"port": 1}, {"port": 2}]}), "no node port of 30000-30001 is free"),
             (json!({"clusterIP": "None"}), ""),
             (json!({"type": "ExternalName"}), ""),
             (json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30000, "protocol": "UDP"}]}), ""),

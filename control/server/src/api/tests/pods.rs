@@ -94,6 +94,9 @@ impl NodeDialer for Echo {
                 head.push(byte[0]);
             }
             let line = String::from_utf8_lossy(&head).lines().next().unwrap_or_default().to_string();
+            if line.contains("/mute/") {
+                return std::future::pending().await;
+            }
             let (code, body) = if line.contains("/waiting/") {
                 (
                     "400 Bad Request",
@@ -134,4 +137,14 @@ async fn logs_come_from_the_node() {
     assert_eq!(s.get(&format!("{PODS}/p/log?container=x")).await.err(400), "container x is not valid for pod p");
     s.get(&format!("{PODS}/p/log?tailLines=-1")).await.err(422);
     s.get(&format!("{PODS}/none/log")).await.err(404);
+}
+
+#[tokio::test]
+async fn a_node_that_never_answers_is_given_up() {
+    let s = Server::with(kinds::builtin(), Arc::new(Echo)).await;
+    let mut object = pod("mute");
+    object["spec"]["nodeName"] = json!("n1");
+    s.post(PODS, &object).await.ok();
+    tokio::time::pause();
+    assert!(s.get(&format!("{PODS}/mute/log")).await.err(503).contains("node n1 gave no answer within 15 s"));
 }
