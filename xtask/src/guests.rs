@@ -1,7 +1,6 @@
 //! Builds the wasm components of `examples/` and `tests/guests/`, each a workspace of its own.
 
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
 use anyhow::{Context, Result};
 

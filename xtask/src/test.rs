@@ -1,7 +1,6 @@
 //! `cargo xtask test`: everything that the tests need, then all tests.
 
 use std::path::Path;
-use std::process::Command;
 
 use anyhow::Result;
 
