@@ -13,6 +13,7 @@ mod delete;
 mod discovery;
 mod dispatch;
 pub(crate) mod error;
+mod frames;
 mod health;
 mod log;
 mod metrics;

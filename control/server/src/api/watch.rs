@@ -12,11 +12,12 @@ use copepod_api::{ApiError, FieldError};
 use copepod_store::{Event, EventKind, ListOptions, Record, StoreError, Watch};
 use http::{HeaderValue, header};
 use rand::Rng;
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::time::Instant;
 
-use super::accept::{Format, Shape};
+use super::accept::Shape;
 use super::error::{self, invalid_options};
+use super::frames::Frames;
 use super::metrics::WatcherGuard;
 use super::object::{self, meta_mut};
 use super::present::{Table, metadata_only};
@@ -34,9 +35,7 @@ const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
 /// GET of a collection with `watch=true`.
 pub(crate) fn watch(request: Request) -> Result<Response, ApiError> {
-    if request.accept.format != Format::Json {
-        return Err(ApiError::not_acceptable("watches are served as application/json only"));
-    }
+    let frames = Frames::of(&request.accept)?;
     let selector = Selector::of(&request.resource, &request.query)?;
     let start = Start::of(&request)?;
     let guard = request.state.metrics.watcher(&request.resource)?;
@@ -46,14 +45,14 @@ pub(crate) fn watch(request: Request) -> Result<Response, ApiError> {
     };
     let namespace = request.namespace().or_else(|| selector.namespace()).map(str::to_string);
     let prefix = object::prefix(&request.resource, namespace.as_deref());
-    let stream = Stream::open(request, selector, &prefix, start, timeout, guard)?;
+    let stream = Stream::open(request, frames, selector, &prefix, start, timeout, guard)?;
     let body = futures::stream::unfold(stream, |mut s| async move {
         let chunk = s.next_chunk().await?;
         Some((Ok::<_, std::convert::Infallible>(chunk), s))
     });
     let mut response = Response::new(Body::from_stream(body));
     let headers = response.headers_mut();
-    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(frames.media_type()));
     headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache, private"));
     Ok(response)
 }
@@ -98,6 +97,7 @@ impl Start {
 /// A running watch of one client.
 struct Stream {
     request: Request,
+    frames: Frames,
     selector: Selector,
     /// `None` once the stream must end after what is pending.
     watch: Option<Watch>,
@@ -119,6 +119,7 @@ struct Stream {
 impl Stream {
     fn open(
         request: Request,
+        frames: Frames,
         selector: Selector,
         prefix: &str,
         start: Start,
@@ -139,7 +140,7 @@ impl Stream {
             Ok(watch) => Some(watch),
             // As upstream: the stream opens and says that it is over.
             Err(StoreError::Compacted { asked, oldest }) => {
-                frame(&mut out, "ERROR", &error::too_old(asked, oldest).status())?;
+                frames.object(&mut out, "ERROR", &error::too_old(asked, oldest).status())?;
                 None
             }
             Err(e) => return Err(failed(e)),
@@ -154,6 +155,7 @@ impl Stream {
             columns_sent: false,
             _guard: guard,
             request,
+            frames,
             selector,
             watch,
             initial,
@@ -180,7 +182,7 @@ impl Stream {
         self.watch = None;
         self.initial.clear();
         // A Status always encodes.
-        let _ = frame(&mut self.out, "ERROR", &e.status());
+        let _ = self.frames.object(&mut self.out, "ERROR", &e.status());
     }
 
     async fn fill(&mut self) -> Result<(), ApiError> {
@@ -246,6 +248,7 @@ impl Stream {
     fn event(&mut self, event: &Event) -> Result<(), ApiError> {
         self.sent = event.record.revision;
         if self.selector.is_empty()
+            && self.frames == Frames::Json
             && self.request.accept.shape == Shape::Full
             && self.request.resource.storage.is_none()
         {
@@ -253,7 +256,7 @@ impl Stream {
                 Some(bytes) => bytes,
                 None => {
                     let mut out = BytesMut::new();
-                    full_frame(&self.request, &mut out, natural(event.kind), &event.record)?;
+                    self.frames.record(&mut out, natural(event.kind), &self.request.resource, &event.record)?;
                     event.encoded.get_or_init(|| out.freeze())
                 }
             };
@@ -281,10 +284,12 @@ impl Stream {
 
     fn write(&mut self, kind: &str, record: &Record) -> Result<(), ApiError> {
         match self.request.accept.shape.clone() {
-            Shape::Full | Shape::Discovery(_) => full_frame(&self.request, &mut self.out, kind, record),
+            Shape::Full | Shape::Discovery(_) => {
+                self.frames.record(&mut self.out, kind, &self.request.resource, record)
+            }
             Shape::Metadata(version) => {
                 let object = object::decode(&self.request.resource, record)?;
-                frame(&mut self.out, kind, &metadata_only(&object, &version))
+                self.frames.object(&mut self.out, kind, &metadata_only(&object, &version))
             }
             Shape::Table(version) => {
                 let object = object::decode(&self.request.resource, record)?;
@@ -293,7 +298,7 @@ impl Stream {
                 let first = !std::mem::replace(&mut self.columns_sent, true);
                 let objects = std::slice::from_ref(&object);
                 let value = if first { table.whole(objects, &meta) } else { table.rows_only(objects, &meta) };
-                frame(&mut self.out, kind, &value)
+                self.frames.object(&mut self.out, kind, &value)
             }
         }
     }
@@ -318,7 +323,7 @@ impl Stream {
                     "columnDefinitions": null, "rows": rows})
             }
         };
-        frame(&mut self.out, "BOOKMARK", &object)
+        self.frames.object(&mut self.out, "BOOKMARK", &object)
     }
 }
 
@@ -328,25 +333,4 @@ fn natural(kind: EventKind) -> &'static str {
         EventKind::Updated => "MODIFIED",
         EventKind::Deleted => "DELETED",
     }
-}
-
-fn full_frame(request: &Request, out: &mut BytesMut, kind: &str, record: &Record) -> Result<(), ApiError> {
-    open_frame(out, kind);
-    object::served_into(&request.resource, record, out)?;
-    out.extend_from_slice(b"}\n");
-    Ok(())
-}
-
-fn frame(out: &mut BytesMut, kind: &str, object: &Value) -> Result<(), ApiError> {
-    let bytes = serde_json::to_vec(object).map_err(ApiError::internal)?;
-    open_frame(out, kind);
-    out.extend_from_slice(&bytes);
-    out.extend_from_slice(b"}\n");
-    Ok(())
-}
-
-fn open_frame(out: &mut BytesMut, kind: &str) {
-    out.extend_from_slice(b"{\"type\":\"");
-    out.extend_from_slice(kind.as_bytes());
-    out.extend_from_slice(b"\",\"object\":");
 }

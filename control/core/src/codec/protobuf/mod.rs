@@ -115,8 +115,10 @@ pub fn supports(gvk: &Gvk) -> bool {
 fn message_of(gvk: &Gvk) -> Result<MessageDescriptor, CodecError> {
     let name = match schema::builtin_name(gvk).and_then(|name| name.strip_prefix("io.k8s.")) {
         Some(name) => format!("k8s.io.{name}"),
-        // Options and Status are the same message in every group.
-        None if gvk.kind.ends_with("Options") || gvk.kind == "Status" => format!("{META}.{}", gvk.kind),
+        // Options and Status are the same message in every group; metadata alone has a group of its own.
+        None if gvk.kind.ends_with("Options") || gvk.kind == "Status" || gvk.group == "meta.k8s.io" => {
+            format!("{META}.{}", gvk.kind)
+        }
         None => return Err(CodecError::NoProtobuf(gvk.to_string())),
     };
     POOL.get_message_by_name(&name).ok_or_else(|| CodecError::NoProtobuf(gvk.to_string()))

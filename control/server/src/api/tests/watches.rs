@@ -131,3 +131,23 @@ async fn one_encoding_serves_all() {
     drop(watchers);
     assert!(s.get("/metrics").await.text().contains("apiserver_registered_watchers{resource=\"configmaps\"} 0"));
 }
+
+#[tokio::test]
+async fn protobuf_frames() {
+    let s = Server::start().await;
+    write(&s, "a", "x", "1").await;
+    // The present state is sent, then the watch ends.
+    s.shutdown.cancel();
+    for (shape, kind) in [("", "ConfigMap"), (";as=PartialObjectMetadata;g=meta.k8s.io;v=v1", "PartialObjectMetadata")]
+    {
+        let accept = format!("application/vnd.kubernetes.protobuf{shape};stream=watch");
+        let answer = s.get_as(&format!("{CONFIG_MAPS}?watch=true"), &accept).await;
+        assert_eq!(answer.headers["content-type"], "application/vnd.kubernetes.protobuf;stream=watch");
+        let (length, event) = answer.body.split_at(4);
+        assert_eq!(u32::from_be_bytes(length.try_into().unwrap()) as usize, event.len());
+        let at = event.windows(4).position(|w| w == b"k8s\0").unwrap();
+        let object = copepod_core::codec::protobuf::decode(&event[at..], None).unwrap();
+        assert_eq!((&object["kind"], &object["metadata"]["name"]), (&json!(kind), &json!("a")));
+    }
+    assert_eq!(s.get_as(&format!("{CONFIG_MAPS}?watch=true"), "application/yaml").await.code, 406);
+}
