@@ -22,8 +22,8 @@ use super::path::{self, Path, Target};
 use super::request::{Query, Request, Verb};
 use super::update::Part;
 use super::{
-    ApiState, MAX_WAIT, body, create, delete, discovery, error, health, log, openapi, patch, pod, present, read, scale,
-    subresources, update, watch,
+    ApiState, MAX_WAIT, body, connect, create, delete, discovery, error, health, log, openapi, patch, pod, present,
+    read, scale, subresources, update, watch,
 };
 use crate::identity::Identity;
 
@@ -98,8 +98,8 @@ async fn route(
         subresource: sub,
     });
     let header = parts.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
-    // Logs are text whatever the client accepts.
-    let accept = if sub == "log" {
+    // Logs are text, and streams what they carry, whatever the client accepts.
+    let accept = if matches!(sub, "log" | "attach" | "exec" | "portforward" | "proxy") {
         Accept { format: Format::Json, shape: Shape::Full }
     } else {
         Accept::negotiate(header, false)?
@@ -142,6 +142,7 @@ async fn call(request: &Request, sub: &'static str) -> Result<Response, ApiError
         },
         ("binding", Verb::Create) => pod::bind(request).await,
         ("eviction", Verb::Create) => pod::evict(request).await,
+        ("attach" | "exec" | "portforward" | "proxy", _) => Err(connect::refuse(request, sub)),
         ("finalize", _) => pod::finalize(request).await,
         (_, verb) => Err(ApiError::method_not_allowed(&request.group_resource(), verb.name())),
     }

@@ -65,7 +65,7 @@ fn validate(query: &Query) -> Result<(), ApiError> {
 }
 
 /// The container asked for, or the pod's only one.
-fn container<'a>(pod: &'a Value, name: &str, asked: Option<&'a str>) -> Result<&'a str, ApiError> {
+pub(super) fn container<'a>(pod: &'a Value, name: &str, asked: Option<&'a str>) -> Result<&'a str, ApiError> {
     let names = |list: &str| -> Vec<&'a str> {
         let list = pod.pointer(list).and_then(Value::as_array);
         list.into_iter().flatten().filter_map(|c| c.get("name").and_then(Value::as_str)).collect()

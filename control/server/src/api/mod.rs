@@ -8,6 +8,7 @@
 mod accept;
 pub mod admission;
 mod body;
+mod connect;
 mod create;
 mod delete;
 mod discovery;

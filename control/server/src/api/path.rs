@@ -73,7 +73,8 @@ fn target(group: &str, version: &str, rest: &[&str]) -> Option<Target> {
             t.resource = (*resource).into();
             t.name = Some((*name).into());
         }
-        [resource, name, subresource] => {
+        // What follows a proxy's name is the path at its target.
+        [resource, name, subresource @ "proxy", ..] | [resource, name, subresource] => {
             t.resource = (*resource).into();
             t.name = Some((*name).into());
             t.subresource = Some((*subresource).into());

@@ -24,6 +24,14 @@ const BINDING: Sub = Sub { name: "binding", kind: Some("Binding"), api: None, ve
 const EVICTION: Sub = Sub { name: "eviction", kind: Some("Eviction"), api: Some(("policy", "v1")), verbs: &["create"] };
 const LOG: Sub = Sub { name: "log", kind: None, api: None, verbs: &["get"] };
 const FINALIZE: Sub = Sub { name: "finalize", kind: None, api: None, verbs: &["update"] };
+/// What connects a client to a pod.
+const CONNECT: &[&str] = &["create", "get"];
+/// What passes any request on.
+const PROXY: &[&str] = &["create", "delete", "get", "patch", "update"];
+
+const fn connect(name: &'static str, kind: &'static str, verbs: &'static [&'static str]) -> Sub {
+    Sub { name, kind: Some(kind), api: None, verbs }
+}
 
 /// A resource's subresources.
 pub(crate) fn of(resource: &Resource) -> Vec<Sub> {
@@ -34,8 +42,19 @@ pub(crate) fn of(resource: &Resource) -> Vec<Sub> {
     if resource.subresources.scale.is_some() {
         subs.push(SCALE);
     }
-    if resource.names.group.is_empty() && resource.names.plural == "pods" {
-        subs.extend([BINDING, EVICTION, LOG]);
+    match (resource.names.group.as_str(), resource.names.plural.as_str()) {
+        ("", "pods") => subs.extend([
+            BINDING,
+            EVICTION,
+            LOG,
+            connect("attach", "PodAttachOptions", CONNECT),
+            connect("exec", "PodExecOptions", CONNECT),
+            connect("portforward", "PodPortForwardOptions", CONNECT),
+            connect("proxy", "PodProxyOptions", PROXY),
+        ]),
+        ("", "services") => subs.push(connect("proxy", "ServiceProxyOptions", PROXY)),
+        ("", "nodes") => subs.push(connect("proxy", "NodeProxyOptions", PROXY)),
+        _ => {}
     }
     if is_namespaces(resource) {
         subs.push(FINALIZE);

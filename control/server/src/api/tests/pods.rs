@@ -148,3 +148,30 @@ async fn a_node_that_never_answers_is_given_up() {
     tokio::time::pause();
     assert!(s.get(&format!("{PODS}/mute/log")).await.err(503).contains("node n1 gave no answer within 15 s"));
 }
+
+#[tokio::test]
+async fn connections_are_refused_with_a_reason() {
+    let s = Server::start().await;
+    let mut bound = pod("p");
+    bound["spec"]["nodeName"] = json!("n1");
+    s.post(PODS, &bound).await.ok();
+    s.post(PODS, &pod("unbound")).await.ok();
+    s.post("/api/v1/nodes", &json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})).await.ok();
+    for (path, code, words) in [
+        ("pods/p/exec?command=ls", 501, "exec of pods is not implemented"),
+        ("pods/p/exec?container=x&command=ls", 400, "container x is not valid for pod p"),
+        ("pods/p/attach", 501, "attach of pods"),
+        ("pods/p/portforward", 501, "portforward of pods"),
+        ("pods/unbound/exec", 400, "pod unbound does not have a host assigned"),
+        ("pods/none/exec", 404, "pods \"none\" not found"),
+        ("pods/p/proxy", 501, "proxy of pods"),
+        ("pods/p:80/proxy/a/b", 501, "proxy of pods"),
+        ("services/kubernetes/proxy/", 404, "services \"kubernetes\" not found"),
+    ] {
+        let path = format!("/api/v1/namespaces/default/{path}");
+        for answer in [s.get(&path).await, s.post(&path, &json!({})).await] {
+            assert!(answer.err(code).contains(words), "{path}");
+        }
+    }
+    assert!(s.get("/api/v1/nodes/n1/proxy/healthz").await.err(501).contains("proxy of nodes"));
+}
