@@ -55,8 +55,8 @@ mod tests {
         }
         own_address("127.0.0.1".parse().unwrap()).unwrap();
         // An address for documentation (RFC 5737), which no machine has.
-        let error = format!("{:#}", own_address("192.0.2.1".parse().unwrap()).unwrap_err());
-        assert!(error.contains("--node-port-address 192.0.2.1"), "{error}");
+        let error = format!("{:#}", own_address("203.0.113.1".parse().unwrap()).unwrap_err());
+        assert!(error.contains("--node-port-address 203.0.113.1"), "{error}");
     }
 
     #[test]

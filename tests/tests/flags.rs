@@ -108,9 +108,9 @@ fn wrong_options_are_named() {
         ("--tls-san", "%%", "neither an address nor a DNS name"),
         ("--cluster-domain", "a_b", "--cluster-domain a_b"),
         ("--node-port-range", "32767-30000", "expected FIRST-LAST"),
-        ("--node-port-address", "192.0.2.1", "give an address of this machine"),
+        ("--node-port-address", "203.0.113.1", "give an address of this machine"),
         ("--node-name", "Big Node", "--node-name"),
-        ("--listen", "192.0.2.1:6443", "choose another with --listen"),
+        ("--listen", "203.0.113.1:6443", "choose another with --listen"),
         ("--dns-listen", &taken.to_string(), "choose another with --dns-listen"),
     ] {
         let mut server = copepod();

@@ -7,7 +7,7 @@ use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 
 use crate::{cmd, guests, kubectl, test};
 
@@ -66,7 +66,7 @@ fn check_answers(up: &mut Child) -> Result<()> {
 fn say_hello(url: &str) -> Result<()> {
     let body = get(url)?;
     ensure!(body.contains("Hello from hello-"), "{url} answered {body:?}");
-    println!("GET {url} -> {}", body.lines().last().unwrap_or_default());
+    println!("GET {url} -> {}", body.lines().find(|l| l.contains("Hello")).unwrap_or_default());
     Ok(())
 }
 
@@ -95,10 +95,46 @@ fn resolve(name: &str, server: SocketAddr) -> Result<String> {
     let mut buffer = [0; 512];
     let n = socket.recv(&mut buffer).with_context(|| format!("no answer from {server}"))?;
     let answer = buffer.get(..n).unwrap_or_default();
-    let count = answer.get(7).copied().unwrap_or_default();
-    // The answer's address is the last four octets after a record header: name pointer, type, class, TTL, length.
-    match answer.get(query.len()..) {
-        Some([_, _, 0, 1, 0, 1, _, _, _, _, 0, 4, a, b, c, d, ..]) if count > 0 => Ok(format!("{a}.{b}.{c}.{d}")),
-        _ => bail!("{server} has no address for {name}"),
+    first_address(answer, query.len()).with_context(|| format!("{server} has no address for {name}"))
+}
+
+/// The address in the first record of an answer whose records begin at `at`; `None` if that is no A record.
+fn first_address(answer: &[u8], at: usize) -> Option<String> {
+    let mut rest = answer.get(at..)?;
+    // The owner's name: labels up to an empty one, or up to a pointer (RFC 1035 section 4.1.4).
+    loop {
+        rest = match *rest.first()? {
+            0 => {
+                rest = rest.get(1..)?;
+                break;
+            }
+            pointer if pointer >= 0xc0 => {
+                rest = rest.get(2..)?;
+                break;
+            }
+            label => rest.get(usize::from(label) + 1..)?,
+        };
+    }
+    match rest {
+        // Type A, class IN, time to live, length, address.
+        [0, 1, 0, 1, _, _, _, _, 0, 4, a, b, c, d, ..] => Some(format!("{a}.{b}.{c}.{d}")),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_addresses_after_whole_and_compressed_names() {
+        let record = [0, 1, 0, 1, 0, 0, 0, 5, 0, 4, 127, 0, 0, 1];
+        for name in [&[1, b'a', 2, b'b', b'c', 0][..], &[0xc0, 12], &[1, b'a', 0xc0, 12]] {
+            let answer = [&[9; 7], name, &record].concat();
+            assert_eq!(first_address(&answer, 7).as_deref(), Some("127.0.0.1"), "{name:?}");
+        }
+        for bad in [&[][..], &[1], &[5, b'a'], &[0, 0, 28, 0, 1]] {
+            assert_eq!(first_address(bad, 0), None, "{bad:?}");
+        }
     }
 }

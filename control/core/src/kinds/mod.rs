@@ -13,6 +13,7 @@ mod node;
 pub mod pod;
 mod pod_columns;
 mod pod_defaults;
+mod pod_parts;
 mod pod_template;
 mod pod_update;
 mod pod_validation;

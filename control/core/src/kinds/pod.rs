@@ -3,7 +3,8 @@
 use copepod_api::{FieldError, Quantity};
 use serde_json::{Value, json};
 
-use super::value::{child, flag, has, int, list, set, set_default_nonzero, text};
+pub use super::pod_parts::{changed_ephemeral_containers, changed_resources};
+use super::value::{child, flag, int, list, set, set_default_nonzero, text};
 use super::{in_all, names, pod_columns, pod_defaults, pod_update, pod_validation, with_status};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::Column;
@@ -15,31 +16,6 @@ const DEFAULT_GRACE_SECONDS: i64 = 30;
 pub fn resource() -> Option<Resource> {
     let names = in_all(names("v1", "pods", "Pod", &["po"], Scope::Namespaced));
     super::built_in(names, with_status(), Pod)
-}
-
-/// Writes a binding into a pod: its node, and the condition `PodScheduled`. `now` is an RFC 3339 time.
-///
-/// # Errors
-/// In upstream's words, if the pod is bound or being deleted.
-pub fn bind(pod: &mut Value, node: &str, now: &str) -> Result<(), String> {
-    let name = text(pod, "/metadata/name");
-    if has(pod, "/metadata/deletionTimestamp") {
-        return Err(format!("pod {name} is being deleted, cannot be assigned to a host"));
-    }
-    let bound = text(pod, "/spec/nodeName");
-    if !bound.is_empty() {
-        return Err(format!("pod {name} is already assigned to node {bound:?}"));
-    }
-    if let Some(spec) = child(pod, "spec") {
-        set(spec, "nodeName", node);
-    }
-    let Some(status) = child(pod, "status") else { return Ok(()) };
-    let mut conditions = list(status, "/conditions").to_vec();
-    conditions.retain(|c| text(c, "/type") != "PodScheduled");
-    conditions
-        .push(json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now}));
-    set(status, "conditions", conditions);
-    Ok(())
 }
 
 struct Pod;
@@ -117,7 +93,7 @@ impl Strategy for Pod {
 
 /// `BestEffort`: no container asks for cpu or memory. `Guaranteed`: each has limits for both and asks for just these.
 /// `Burstable`: all else.
-fn qos_class(pod: &Value) -> &'static str {
+pub(super) fn qos_class(pod: &Value) -> &'static str {
     let containers = || list(pod, "/spec/containers").iter().chain(list(pod, "/spec/initContainers"));
     let amount = |container: &Value, kind: &str, name: &str| -> Option<Quantity> {
         let value = container.pointer(&format!("/resources/{kind}/{name}"))?;

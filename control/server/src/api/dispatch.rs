@@ -22,8 +22,8 @@ use super::path::{self, Path, Target};
 use super::request::{Query, Request, Verb};
 use super::update::Part;
 use super::{
-    ApiState, MAX_WAIT, body, connect, create, delete, discovery, error, health, log, openapi, patch, pod, present,
-    read, scale, subresources, update, watch,
+    ApiState, MAX_WAIT, body, connect, create, delete, discovery, error, health, log, openapi, patch, pod, pod_parts,
+    present, read, scale, subresources, update, watch,
 };
 use crate::identity::Identity;
 
@@ -142,6 +142,9 @@ async fn call(request: &Request, sub: &'static str) -> Result<Response, ApiError
         },
         ("binding", Verb::Create) => pod::bind(request).await,
         ("eviction", Verb::Create) => pod::evict(request).await,
+        ("ephemeralcontainers" | "resize", Verb::Get | Verb::Update | Verb::Patch) => {
+            pod_parts::serve(request, sub).await
+        }
         ("attach" | "exec" | "portforward" | "proxy", _) => Err(connect::refuse(request, sub)),
         ("finalize", _) => pod::finalize(request).await,
         (_, verb) => Err(ApiError::method_not_allowed(&request.group_resource(), verb.name())),

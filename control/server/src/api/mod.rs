@@ -23,6 +23,7 @@ mod openapi;
 mod patch;
 mod path;
 mod pod;
+mod pod_parts;
 mod present;
 mod read;
 mod request;

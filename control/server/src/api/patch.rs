@@ -13,12 +13,7 @@ use super::{body, object};
 /// PATCH of an object or its status.
 pub(crate) async fn patch(request: &Request, part: Part) -> Result<Response, ApiError> {
     let patch = Patch::of(request)?;
-    let outcome = update(request, request.name(), part, |old| {
-        let mut new = patch.apply(request, old)?;
-        patch.check(request, &mut new)?;
-        Ok(new)
-    })
-    .await?;
+    let outcome = update(request, request.name(), part, |old| patch.apply_checked(request, old)).await?;
     present::object(request, 200, &outcome)
 }
 
@@ -54,8 +49,14 @@ impl Patch {
         Ok(Self { kind, body: decoded.value, duplicates: decoded.duplicate_fields })
     }
 
-    /// Applies it to an object of the request's kind.
-    pub fn apply(&self, request: &Request, old: &Value) -> Result<Value, ApiError> {
+    /// Applies it to an object of the request's kind, which the result must still be.
+    pub fn apply_checked(&self, request: &Request, old: &Value) -> Result<Value, ApiError> {
+        let mut new = self.apply(request, old)?;
+        self.check(request, &mut new)?;
+        Ok(new)
+    }
+
+    fn apply(&self, request: &Request, old: &Value) -> Result<Value, ApiError> {
         patch::apply(self.kind, &request.resource.schema, old, &self.body).map_err(|e| e.api_error())
     }
 

@@ -23,6 +23,8 @@ const SCALE: Sub =
 const BINDING: Sub = Sub { name: "binding", kind: Some("Binding"), api: None, verbs: &["create"] };
 const EVICTION: Sub = Sub { name: "eviction", kind: Some("Eviction"), api: Some(("policy", "v1")), verbs: &["create"] };
 const LOG: Sub = Sub { name: "log", kind: None, api: None, verbs: &["get"] };
+const EPHEMERAL: Sub = Sub { name: "ephemeralcontainers", kind: None, api: None, verbs: &["get", "patch", "update"] };
+const RESIZE: Sub = Sub { name: "resize", kind: None, api: None, verbs: &["get", "patch", "update"] };
 const FINALIZE: Sub = Sub { name: "finalize", kind: None, api: None, verbs: &["update"] };
 /// What connects a client to a pod.
 const CONNECT: &[&str] = &["create", "get"];
@@ -47,6 +49,8 @@ pub(crate) fn of(resource: &Resource) -> Vec<Sub> {
             BINDING,
             EVICTION,
             LOG,
+            EPHEMERAL,
+            RESIZE,
             connect("attach", "PodAttachOptions", CONNECT),
             connect("exec", "PodExecOptions", CONNECT),
             connect("portforward", "PodPortForwardOptions", CONNECT),

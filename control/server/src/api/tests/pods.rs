@@ -175,3 +175,34 @@ async fn connections_are_refused_with_a_reason() {
     }
     assert!(s.get("/api/v1/nodes/n1/proxy/healthz").await.err(501).contains("proxy of nodes"));
 }
+
+#[tokio::test]
+async fn ephemeral_containers_and_resources_have_their_own_subresources() {
+    let s = Server::start().await;
+    s.post(PODS, &pod("p")).await.ok();
+    let path = format!("{PODS}/p");
+    let add = json!({"spec": {"ephemeralContainers": [{"name": "d", "image": "debug:1", "targetContainerName": "c"}]}});
+    assert!(s.patch(&path, "strategic-merge", &add).await.err(422).contains("spec.ephemeralContainers"));
+    let added = s.patch(&format!("{path}/ephemeralcontainers"), "strategic-merge", &add).await.ok();
+    assert_eq!(added.pointer("/spec/ephemeralContainers/0/name"), Some(&json!("d")));
+    let mut whole = added.clone();
+    whole["spec"]["ephemeralContainers"] = json!([]);
+    let removed = s.put(&format!("{path}/ephemeralcontainers"), &whole).await.err(422);
+    assert!(removed.contains("may not be removed"), "{removed}");
+    whole["spec"] = added["spec"].clone();
+    whole["metadata"]["resourceVersion"] = json!("1");
+    s.put(&format!("{path}/ephemeralcontainers"), &whole).await.err(409);
+
+    let mut sized = pod("sized");
+    sized["spec"]["containers"][0]["resources"] = json!({"requests": {"cpu": "1"}});
+    s.post(PODS, &sized).await.ok();
+    let grow =
+        json!({"spec": {"containers": [{"name": "c", "image": "ignored", "resources": {"requests": {"cpu": "2"}}}]}});
+    let grown = s.patch(&format!("{PODS}/sized/resize"), "strategic-merge", &grow).await.ok();
+    let container = &grown["spec"]["containers"][0];
+    assert_eq!(
+        (&container["resources"]["requests"]["cpu"], &container["image"]),
+        (&json!("2"), &sized["spec"]["containers"][0]["image"])
+    );
+    assert_eq!(grown["metadata"]["generation"], 2);
+}
