@@ -39,6 +39,8 @@ pub(crate) struct FieldData {
     pub name: Box<str>,
     pub node: u32,
     pub required: bool,
+    /// `default`, of schemas given at run time.
+    pub default: Option<Value>,
     pub meta: Meta,
 }
 
@@ -141,6 +143,7 @@ fn builtin_node(arena: &mut Arena, name: &str, schema: &Value) -> NodeData {
                     name: field.as_str().into(),
                     node: id,
                     required: required.contains(&field.as_str()),
+                    default: None,
                     meta: meta(sub),
                 });
             }
@@ -297,8 +300,9 @@ impl Custom {
     fn fields(&mut self, schema: &Value, path: &str, depth: usize, whole: bool) -> Result<Vec<FieldData>, SchemaError> {
         let mut fields = Vec::new();
         let required = required(schema);
-        let mut add = |name: &str, node: u32, meta: Meta| {
-            fields.push(FieldData { name: name.into(), node, required: required.contains(&name), meta });
+        let mut add = |name: &str, node: u32, default: Option<Value>, meta: Meta| {
+            let required = required.contains(&name);
+            fields.push(FieldData { name: name.into(), node, required, default, meta });
         };
         for (name, sub) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
             if whole && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
@@ -307,17 +311,17 @@ impl Custom {
             let sub_path =
                 if path.is_empty() { format!("properties.{name}") } else { format!("{path}.properties.{name}") };
             let id = self.node(sub, &sub_path, depth + 1, false)?;
-            add(name, id, meta(sub));
+            add(name, id, sub.get("default").cloned(), meta(sub));
         }
         if whole {
             let string = self.arena.push(NodeData::new(Type::String));
-            add("apiVersion", string, Meta::default());
-            add("kind", string, Meta::default());
+            add("apiVersion", string, None, Meta::default());
+            add("kind", string, None, Meta::default());
             let object_meta = match self.object_meta {
                 Some(id) => id,
                 None => self.copy_object_meta(),
             };
-            add("metadata", object_meta, Meta::default());
+            add("metadata", object_meta, None, Meta::default());
         }
         fields.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(fields)
@@ -355,6 +359,7 @@ impl Custom {
                 name: field.name.clone(),
                 node: id,
                 required: field.required,
+                default: field.default.clone(),
                 meta: field.meta.clone(),
             });
         }

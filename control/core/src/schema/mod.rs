@@ -233,6 +233,10 @@ impl<'a> Field<'a> {
     pub fn required(self) -> bool {
         self.data.required
     }
+    /// The value of an absent field, in schemas given at run time.
+    pub fn default_value(self) -> Option<&'a Value> {
+        self.data.default.as_ref()
+    }
     /// Strategic merge strategy.
     pub fn patch_strategy(self) -> PatchStrategy {
         self.data.meta.patch_strategy

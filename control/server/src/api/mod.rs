@@ -7,6 +7,7 @@
 
 mod accept;
 pub mod admission;
+mod apply;
 mod body;
 mod create;
 mod delete;
@@ -15,6 +16,7 @@ mod dispatch;
 pub(crate) mod error;
 mod health;
 mod log;
+mod managers;
 mod metrics;
 mod object;
 mod openapi;
