@@ -1,7 +1,9 @@
 //! What a place of an object is to server-side apply: who may own what there follows from the schema, and where the
 //! schema says nothing, from the value.
 
-use serde_json::Value;
+use std::sync::LazyLock;
+
+use serde_json::{Map, Value};
 
 use super::element::Element;
 use crate::schema::{ListType, Node, Schema, Type};
@@ -17,6 +19,8 @@ pub(super) struct Place<'s> {
     node: Option<Node<'s>>,
     /// Owned as a whole.
     atomic: bool,
+    /// There as long as its parent is, if only empty.
+    always: bool,
 }
 
 /// How the value at a place is owned.
@@ -31,6 +35,18 @@ pub(super) enum Shape {
 }
 
 impl<'s> Place<'s> {
+    const UNKNOWN: Self = Self { node: None, atomic: false, always: false };
+
+    /// What stands here where the object has nothing but its parent.
+    pub fn empty(self) -> Option<&'static Value> {
+        static STRUCT: LazyLock<Value> = LazyLock::new(|| Value::Object(Map::new()));
+        match self.node.filter(|_| self.always)?.kind() {
+            Type::Struct => Some(&STRUCT),
+            Type::Map | Type::List => Some(&Value::Null),
+            _ => None,
+        }
+    }
+
     /// A whole object.
     pub fn root(schema: &'s Schema) -> Self {
         Self::of(schema.root())
@@ -40,7 +56,7 @@ impl<'s> Place<'s> {
         let raw = node.kind() == Type::Any && node.name() == "RawExtension";
         // A schema that says nothing of a place is no schema there.
         let known = node.kind() != Type::Any;
-        Self { node: known.then_some(node), atomic: node.map_atomic() || raw }
+        Self { node: known.then_some(node), atomic: node.map_atomic() || raw, always: false }
     }
 
     /// How a value is owned here.
@@ -67,17 +83,18 @@ impl<'s> Place<'s> {
 
     /// The place of a field or key, and whether the schema names it.
     pub fn field(self, name: &str) -> (Self, bool) {
-        let Some(node) = self.node else { return (Self { node: None, atomic: false }, false) };
+        let Some(node) = self.node else { return (Self::UNKNOWN, false) };
         if let Some(field) = node.field(name) {
             let place = Self::of(field.node());
-            return (Self { atomic: place.atomic || field.map_atomic(), ..place }, true);
+            let atomic = place.atomic || field.map_atomic();
+            return (Self { atomic, always: field.always_there(), ..place }, true);
         }
         (self.element(), false)
     }
 
     /// The place of a list's items or a map's values.
     pub fn element(self) -> Self {
-        self.node.and_then(Node::element).map_or(Self { node: None, atomic: false }, Self::of)
+        self.node.and_then(Node::element).map_or(Self::UNKNOWN, Self::of)
     }
 
     /// The place below an element of a set.

@@ -182,7 +182,8 @@ fn compare_maps(
     }
     for (name, after) in new.into_iter().flatten() {
         if old.is_none_or(|o| !o.contains_key(name)) {
-            below(place.field(name).0, || Element::field(name), None, Some(after), out)?;
+            let place = place.field(name).0;
+            below(place, || Element::field(name), old.and(place.empty()), Some(after), out)?;
         }
     }
     Ok(())

@@ -8,21 +8,13 @@ fn a_deployment() {
     let spec = json!({"replicas": 1, "selector": {"matchLabels": {"app": "web"}},
         "template": {"metadata": {"labels": {"app": "web"}}, "spec": {"containers": [container]}}});
     c.update("kubectl-create", spec.clone());
-    let owned = c.owns("kubectl-create");
-    for path in [
-        ".spec.replicas",
-        ".spec.selector",
-        ".spec.template.metadata.labels",
-        ".spec.template.metadata.labels.app",
-        ".spec.template.spec.containers[name=\"web\"]",
-        ".spec.template.spec.containers[name=\"web\"].name",
-        ".spec.template.spec.containers[name=\"web\"].ports[containerPort=80,protocol=\"TCP\"].containerPort",
-    ] {
-        assert!(owned.iter().any(|p| p == path), "{path} in {owned:?}");
-    }
-    assert!(
-        !owned.iter().any(|p| p.contains("matchLabels") || p.starts_with(".metadata") || p == ".kind"),
-        "{owned:?}"
+    assert_eq!(
+        c.entry("kubectl-create").unwrap()["fieldsV1"],
+        json!({"f:spec": {"f:replicas": {}, "f:selector": {}, "f:template": {
+            "f:metadata": {"f:labels": {".": {}, "f:app": {}}},
+            "f:spec": {"f:containers": {"k:{\"name\":\"web\"}": {".": {}, "f:image": {}, "f:name": {},
+                "f:ports": {".": {}, "k:{\"containerPort\":80,\"protocol\":\"TCP\"}": {
+                    ".": {}, "f:containerPort": {}, "f:protocol": {}}}}}}}}})
     );
 
     // A changed field moves; a removed one is nobody's.
