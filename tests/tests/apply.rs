@@ -30,19 +30,19 @@ fn server_side_apply() {
     let before = version();
     ok("apply --server-side -f -", &map("a=x b=x"));
     assert_eq!(version(), before);
-    ok("apply --server-side -f -", &map("a=y"));
-    assert_eq!(cluster.get("configmap settings")["data"], serde_json::json!({"a": "y"}));
+    ok("apply --server-side -f -", &map("a=w"));
+    assert_eq!(cluster.get("configmap settings")["data"], serde_json::json!({"a": "w"}));
 
     // Others' fields: kept, told of, taken.
     cluster.ok(r#"patch configmap settings --type=merge -p {"data":{"a":"z","c":"z"}}"#);
-    let (said, went) = kubectl(&cluster, "apply --server-side -f -", &map("a=y"));
+    let (said, went) = kubectl(&cluster, "apply --server-side -f -", &map("a=w"));
     assert!(
         !went && said.contains("Apply failed with 1 conflict: conflict with \"kubectl-patch\" using v1: .data.a"),
         "{said}"
     );
     assert!(said.contains("--force-conflicts"), "kubectl knows the error as a conflict: {said}");
-    ok("apply --server-side --force-conflicts -f -", &map("a=y"));
-    assert_eq!(cluster.get("configmap settings")["data"], serde_json::json!({"a": "y", "c": "z"}));
+    ok("apply --server-side --force-conflicts -f -", &map("a=w"));
+    assert_eq!(cluster.get("configmap settings")["data"], serde_json::json!({"a": "w", "c": "z"}));
     ok("apply --server-side --field-manager=ci -f -", &map("d=x"));
     let shown = cluster.ok("get configmap settings -o yaml --show-managed-fields");
     for part in [
@@ -60,15 +60,15 @@ fn server_side_apply() {
     // diff: 1 says that there is something, and nothing is written.
     let before = version();
     let (said, went) = kubectl(&cluster, "diff --server-side -f -", &map("a=q"));
-    assert!(!went && said.contains("-  a: \"y\"") && said.contains("+  a: q"), "{said}");
-    let (said, went) = kubectl(&cluster, "diff --server-side -f -", &map("a=y"));
+    assert!(!went && said.contains("-  a: w") && said.contains("+  a: q"), "{said}");
+    let (said, went) = kubectl(&cluster, "diff --server-side -f -", &map("a=w"));
     assert!(went, "{said}");
     ok("apply --server-side --dry-run=server -f -", &map("a=q"));
     assert_eq!(version(), before);
 
     // What does not fit is told.
     let (said, went) =
-        kubectl(&cluster, "apply --server-side --validate=false -f -", &format!("{}dada: {{}}\n", map("a=y")));
+        kubectl(&cluster, "apply --server-side --validate=false -f -", &format!("{}dada: {{}}\n", map("a=w")));
     assert!(!went && said.contains(".dada: field not declared in schema"), "{said}");
 }
 
