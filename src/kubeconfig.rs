@@ -19,7 +19,7 @@ pub async fn client(path: Option<&Path>) -> Result<kube::Client> {
                 .display()
         );
     };
-    copepod_client::transport::https(path)
+    copepod_client::transport::https(path, "copepod")
         .await
         .with_context(|| format!("cannot use the kubeconfig {}", path.display()))
 }

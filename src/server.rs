@@ -10,7 +10,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, bail};
 use copepod_api::Cidr;
 use copepod_api::image::MAX_BLOB;
-use copepod_api::names::{GROUP_MASTERS, USER_APISERVER};
+use copepod_api::names::{GROUP_MASTERS, USER_APISERVER, USER_SCHEDULER};
 use copepod_dns::server::{DnsServer, SharedRecords};
 use copepod_server::api::{self, ApiConfig, ApiState};
 use copepod_server::bootstrap::{self, BootstrapInfo};
@@ -133,7 +133,12 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
 
     let client = |user: &str| {
         let groups: &[&str] = if user == USER_APISERVER { &[GROUP_MASTERS] } else { &[] };
-        copepod_client::transport::in_process(router.clone(), Identity::new(user, groups))
+        let component = match user {
+            USER_APISERVER => "kube-apiserver",
+            USER_SCHEDULER => "kube-scheduler",
+            _ => "kube-controller-manager",
+        };
+        copepod_client::transport::in_process(router.clone(), Identity::new(user, groups), component)
     };
     let info = BootstrapInfo {
         service_ip: plan.service_ip.into(),

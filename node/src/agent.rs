@@ -130,8 +130,9 @@ impl Agent {
         runtime: Arc<dyn PodRuntime>,
         stop: CancellationToken,
     ) -> Result<Self, AgentError> {
-        let client =
-            copepod_client::https(&config.kubeconfig).await.map_err(|e| AgentError::Kubeconfig(e.to_string()))?;
+        let client = copepod_client::https(&config.kubeconfig, "kubelet")
+            .await
+            .map_err(|e| AgentError::Kubeconfig(e.to_string()))?;
         let kube = kube_config(&config).await?;
         let node_ips = if config.node_ips.is_empty() { vec![own_address()] } else { config.node_ips.clone() };
         let pods = config.max_pods.unwrap_or(MAX_PODS).min(runtime.capacity());

@@ -101,7 +101,7 @@ impl Cluster {
         let line = std::fs::read_to_string(data_dir.join("ready")).ok()?;
         let ready = ReadyLine::parse(&line)?;
         let access = ready.access();
-        let client = copepod_client::https(&access.kubeconfig).await.ok()?;
+        let client = copepod_client::https(&access.kubeconfig, "copepod").await.ok()?;
         client.apiserver_version().await.ok()?;
         Some(Self { access, server: Server::Running, _throw_away: None })
     }

@@ -59,7 +59,7 @@ impl Cluster {
             shutdown: token.clone(),
         });
         let router = router(Arc::new(state));
-        let clients = move |user: &str| in_process(router.clone(), Identity::new(user, &[GROUP_MASTERS]));
+        let clients = move |user: &str| in_process(router.clone(), Identity::new(user, &[GROUP_MASTERS]), "test");
         let client = clients("admin");
         for name in ["default", "kube-system", "kube-node-lease"] {
             create::<Namespace>(&Api::all(client.clone()), json!({"metadata": {"name": name}})).await;

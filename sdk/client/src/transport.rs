@@ -2,7 +2,8 @@
 
 use std::path::{Path, PathBuf};
 
-use http::{Request, Response};
+use http::header::USER_AGENT;
+use http::{HeaderValue, Request, Response};
 use kube::client::Body;
 use kube::config::{Config, KubeConfigOptions, Kubeconfig};
 use tower::{BoxError, Service, ServiceExt};
@@ -37,8 +38,8 @@ pub enum ConnectError {
 }
 
 /// A client over a router in this process. `identity` is attached to every request as an extension: the router trusts
-/// it as it would a client certificate.
-pub fn in_process<S, B, I>(router: S, identity: I) -> kube::Client
+/// it as it would a client certificate. `component` is its User-Agent, and so the manager of the fields it writes.
+pub fn in_process<S, B, I>(router: S, identity: I, component: &'static str) -> kube::Client
 where
     S: Service<Request<Body>, Response = Response<B>> + Send + 'static,
     S::Future: Send + 'static,
@@ -49,13 +50,15 @@ where
 {
     let identified = router.map_request(move |mut request: Request<Body>| {
         request.extensions_mut().insert(identity.clone());
+        request.headers_mut().insert(USER_AGENT, HeaderValue::from_static(component));
         request
     });
     kube::Client::new(identified, "default")
 }
 
-/// A client from a kubeconfig file's current context. Environment variables are not consulted.
-pub async fn https(kubeconfig: &Path) -> Result<kube::Client, ConnectError> {
+/// A client from a kubeconfig file's current context. Environment variables are not consulted. `component` is its
+/// User-Agent, and so the manager of the fields it writes.
+pub async fn https(kubeconfig: &Path, component: &'static str) -> Result<kube::Client, ConnectError> {
     // A second installation is refused, which is fine: one provider is in place.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let path = || kubeconfig.to_path_buf();
@@ -70,6 +73,7 @@ pub async fn https(kubeconfig: &Path) -> Result<kube::Client, ConnectError> {
     if !has_proxy {
         config.proxy_url = None;
     }
+    config.headers.push((USER_AGENT, HeaderValue::from_static(component)));
     kube::Client::try_from(config).map_err(|e| ConnectError::Tls { path: path(), why: chain(&e) })
 }
 
@@ -106,7 +110,7 @@ mod tests {
                 Json(json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "me"}, "data": {"user": who.0}}))
             }),
         );
-        let client = in_process(router, Who("system:kube-scheduler"));
+        let client = in_process(router, Who("system:kube-scheduler"), "kube-scheduler");
         let map = kube::Api::<ConfigMap>::default_namespaced(client).get("me").await.unwrap();
         assert_eq!(map.data.unwrap().get("user").map(String::as_str), Some("system:kube-scheduler"));
     }
@@ -130,7 +134,7 @@ mod tests {
             if let Some(content) = content {
                 std::fs::write(&path, content).unwrap();
             }
-            let error = https(&path).await.err().map(|e| e.to_string()).unwrap_or_default();
+            let error = https(&path, "test").await.err().map(|e| e.to_string()).unwrap_or_default();
             let _ = std::fs::remove_file(&path);
             assert!(error.contains(expected) && error.contains("kubeconfig"), "case {index}: {error}");
         }

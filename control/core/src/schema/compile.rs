@@ -7,6 +7,7 @@ use serde_json::{Map, Value};
 use super::builtin::{self, REF_PREFIX};
 use super::values::Rules;
 use super::{ListType, MAX_DEPTH, PatchStrategy, SchemaError, Type};
+use crate::codec::protobuf;
 
 /// Most nodes that one schema given at run time may have.
 pub(crate) const MAX_NODES: usize = 20_000;
@@ -39,6 +40,10 @@ pub(crate) struct FieldData {
     pub name: Box<str>,
     pub node: u32,
     pub required: bool,
+    /// Whether built-in objects always have it, if only as an empty one.
+    pub always: bool,
+    /// `default`, of schemas given at run time.
+    pub default: Option<Value>,
     pub meta: Meta,
 }
 
@@ -110,6 +115,20 @@ pub(crate) fn definitions(definitions: &Map<String, Value>) -> Arena {
             }
         }
     }
+    // What Go's types always print, if only as an empty value.
+    for name in definitions.keys() {
+        let (Some(id), Some(package)) = (arena.by_name(name), name.strip_prefix("io.k8s.")) else { continue };
+        let message = format!("k8s.io.{package}");
+        let always: Vec<bool> = arena
+            .node(id)
+            .fields
+            .iter()
+            .map(|f| protobuf::is_always_there(&message, &f.name, arena.node(f.node).ty == Type::Struct))
+            .collect();
+        if let Some(node) = arena.nodes.get_mut(id as usize) {
+            node.fields.iter_mut().zip(always).for_each(|(field, always)| field.always = always);
+        }
+    }
     arena
 }
 
@@ -141,6 +160,8 @@ fn builtin_node(arena: &mut Arena, name: &str, schema: &Value) -> NodeData {
                     name: field.as_str().into(),
                     node: id,
                     required: required.contains(&field.as_str()),
+                    always: false,
+                    default: None,
                     meta: meta(sub),
                 });
             }
@@ -297,8 +318,9 @@ impl Custom {
     fn fields(&mut self, schema: &Value, path: &str, depth: usize, whole: bool) -> Result<Vec<FieldData>, SchemaError> {
         let mut fields = Vec::new();
         let required = required(schema);
-        let mut add = |name: &str, node: u32, meta: Meta| {
-            fields.push(FieldData { name: name.into(), node, required: required.contains(&name), meta });
+        let mut add = |name: &str, node: u32, default: Option<Value>, meta: Meta| {
+            let required = required.contains(&name);
+            fields.push(FieldData { name: name.into(), node, required, always: false, default, meta });
         };
         for (name, sub) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
             if whole && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
@@ -307,17 +329,17 @@ impl Custom {
             let sub_path =
                 if path.is_empty() { format!("properties.{name}") } else { format!("{path}.properties.{name}") };
             let id = self.node(sub, &sub_path, depth + 1, false)?;
-            add(name, id, meta(sub));
+            add(name, id, sub.get("default").cloned(), meta(sub));
         }
         if whole {
             let string = self.arena.push(NodeData::new(Type::String));
-            add("apiVersion", string, Meta::default());
-            add("kind", string, Meta::default());
+            add("apiVersion", string, None, Meta::default());
+            add("kind", string, None, Meta::default());
             let object_meta = match self.object_meta {
                 Some(id) => id,
                 None => self.copy_object_meta(),
             };
-            add("metadata", object_meta, Meta::default());
+            add("metadata", object_meta, None, Meta::default());
         }
         fields.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(fields)
@@ -355,6 +377,8 @@ impl Custom {
                 name: field.name.clone(),
                 node: id,
                 required: field.required,
+                always: field.always,
+                default: field.default.clone(),
                 meta: field.meta.clone(),
             });
         }

@@ -233,6 +233,14 @@ impl<'a> Field<'a> {
     pub fn required(self) -> bool {
         self.data.required
     }
+    /// Whether built-in objects always have the field, if only as an empty one: Go prints structs that are no pointers.
+    pub fn always_there(self) -> bool {
+        self.data.always
+    }
+    /// The value of an absent field, in schemas given at run time.
+    pub fn default_value(self) -> Option<&'a Value> {
+        self.data.default.as_ref()
+    }
     /// Strategic merge strategy.
     pub fn patch_strategy(self) -> PatchStrategy {
         self.data.meta.patch_strategy

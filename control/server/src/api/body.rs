@@ -7,7 +7,6 @@ use bytes::Bytes;
 use copepod_api::{ApiError, Gvk};
 use copepod_core::codec::{self, CodecError, Decoded};
 use copepod_core::schema;
-use http::header;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
 
@@ -36,12 +35,6 @@ pub(crate) fn too_large() -> ApiError {
     ApiError::too_large(format!("Request entity too large: limit is {}", codec::MAX_BODY))
 }
 
-/// The media type of the request's body, without parameters.
-pub(crate) fn content_type(request: &Request) -> &str {
-    let value = request.headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
-    value.split(';').next().unwrap_or_default().trim()
-}
-
 /// Decodes the body as an object of the request's kind, checked and pruned by its schema.
 pub(crate) fn decode(request: &Request) -> Result<Value, ApiError> {
     let gvk = request.resource.gvk();
@@ -65,7 +58,7 @@ pub(crate) fn decode_options(request: &Request, kind: &str) -> Result<Value, Api
 }
 
 fn decode_any(request: &Request, hint: &Gvk) -> Result<Decoded, ApiError> {
-    codec::decode(content_type(request), &request.body, Some(hint)).map_err(|e| match e {
+    codec::decode(request.media_type(), &request.body, Some(hint)).map_err(|e| match e {
         CodecError::TooLarge => too_large(),
         CodecError::UnsupportedMediaType(_) | CodecError::NoProtobuf(_) => {
             ApiError::unsupported_media_type(e.to_string())
@@ -111,9 +104,12 @@ fn check_kind(value: &Value, want: &Gvk) -> Result<(), ApiError> {
 /// Checks types and unknown fields by the kind's schema, in place, as `fieldValidation` asks.
 pub(crate) fn check_schema(request: &Request, value: &mut Value, duplicates: &[String]) -> Result<(), ApiError> {
     let resource = &request.resource;
-    // Of no use to a write, and dropped before the schema may refuse a detail of it.
-    meta_mut(value).remove("managedFields");
+    // Judged by those who use it: what is no managedFields there is passed over.
+    let managed = meta_mut(value).remove("managedFields");
     let found = resource.schema.decode(value).map_err(|e| ApiError::bad_request(e.bad_request(&resource.gvk())))?;
+    if let Some(managed) = managed {
+        meta_mut(value).insert("managedFields".into(), managed);
+    }
     match request.field_validation {
         FieldValidation::Ignore => {}
         FieldValidation::Warn => {

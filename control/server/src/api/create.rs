@@ -11,7 +11,8 @@ use super::admission::{Operation, Review};
 use super::object::{self, meta_mut, meta_str};
 use super::present::{self, Outcome};
 use super::request::Request;
-use super::{body, error};
+use super::update::Part;
+use super::{body, error, managers};
 
 /// How often a create with `generateName` draws another name when the drawn one exists.
 const GENERATE_NAME_TRIES: usize = 8;
@@ -63,7 +64,9 @@ async fn create_once(request: &Request, mut object: Value, generates: bool) -> R
     {
         fields.remove("status");
     }
+    let given = meta_mut(&mut object).remove("managedFields").filter(|_| request.is_apply());
     stamp(request, &mut object);
+    let managed = managers::track(request, Part::Main, (None, None), (&object, given));
     resource.strategy.prepare_create(&mut object);
 
     let mut review = Review::new(request, Operation::Create, &name, &mut object, None);
@@ -77,6 +80,9 @@ async fn create_once(request: &Request, mut object: Value, generates: bool) -> R
         return Err(request.invalid(&name, &errors));
     }
 
+    if let Some(managed) = managed {
+        meta_mut(&mut object).insert("managedFields".into(), managed);
+    }
     let key = request.key(&name);
     let store = &request.state.store;
     if store.get(&key).is_some() {
@@ -98,14 +104,7 @@ async fn create_once(request: &Request, mut object: Value, generates: bool) -> R
 fn stamp(request: &Request, object: &mut Value) {
     let strategy = &request.resource.strategy;
     let meta = meta_mut(object);
-    for field in [
-        "resourceVersion",
-        "selfLink",
-        "managedFields",
-        "deletionTimestamp",
-        "deletionGracePeriodSeconds",
-        "generation",
-    ] {
+    for field in ["resourceVersion", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"] {
         meta.remove(field);
     }
     meta.insert("uid".into(), uuid::Uuid::new_v4().to_string().into());

@@ -7,6 +7,7 @@
 
 mod accept;
 pub mod admission;
+mod apply;
 mod body;
 mod connect;
 mod create;
@@ -17,6 +18,7 @@ pub(crate) mod error;
 mod frames;
 mod health;
 mod log;
+mod managers;
 mod metrics;
 mod object;
 mod openapi;

@@ -5,13 +5,17 @@ use copepod_api::ApiError;
 use copepod_core::patch::{self, PatchKind};
 use serde_json::{Value, json};
 
+use super::managers::APPLY;
 use super::present;
 use super::request::Request;
 use super::update::{Part, check_names, update};
-use super::{body, object};
+use super::{apply, body, object};
 
 /// PATCH of an object or its status.
 pub(crate) async fn patch(request: &Request, part: Part) -> Result<Response, ApiError> {
+    if request.is_apply() {
+        return apply::apply(request, part).await;
+    }
     let patch = Patch::of(request)?;
     let outcome = update(request, request.name(), part, |old| patch.apply_checked(request, old)).await?;
     present::object(request, 200, &outcome)
@@ -27,21 +31,20 @@ pub(crate) struct Patch {
 impl Patch {
     /// Decodes the body by its content type.
     pub fn of(request: &Request) -> Result<Self, ApiError> {
-        let kind = match body::content_type(request) {
+        let kind = match request.media_type() {
             "application/json-patch+json" => PatchKind::Json,
             "application/merge-patch+json" => PatchKind::Merge,
             "application/strategic-merge-patch+json" => PatchKind::Strategic,
-            "application/apply-patch+yaml" | "application/apply-patch+cbor" => {
-                return Err(ApiError::unsupported_media_type(
-                    "server-side apply (application/apply-patch+yaml) is not served by this version: use client-side \
-                     apply, or a merge patch",
-                ));
-            }
             _ => {
-                return Err(ApiError::unsupported_media_type(
+                // Strategic merge is for built-in kinds only.
+                let strategic = match request.resource.schema.source() {
+                    None => ", application/strategic-merge-patch+json",
+                    Some(_) => "",
+                };
+                return Err(ApiError::unsupported_media_type(format!(
                     "the body of the request was in an unknown format - accepted media types include: \
-                     application/json-patch+json, application/merge-patch+json, application/strategic-merge-patch+json",
-                ));
+                     application/json-patch+json, application/merge-patch+json{strategic}, {APPLY}"
+                )));
             }
         };
         let decoded = copepod_core::codec::json::decode(&request.body)

@@ -5,13 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 use copepod_api::{ApiError, FieldError, GroupResource};
 use copepod_core::resource::Resource;
-use http::HeaderMap;
+use http::{HeaderMap, header};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::ApiState;
 use super::accept::Accept;
 use super::error::invalid_options;
+use super::managers;
 use super::path::Target;
 
 /// What a request does, in the words of authorization and metrics.
@@ -68,6 +69,10 @@ impl Query {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
     }
+    /// Whether a parameter is there, with whatever value.
+    pub fn has(&self, name: &str) -> bool {
+        self.0.iter().any(|(k, _)| k == name)
+    }
     /// A boolean parameter: present and neither `false` nor `0`.
     pub fn flag(&self, name: &str) -> bool {
         let value = self.0.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
@@ -107,6 +112,8 @@ pub(crate) struct Request {
     pub body: Bytes,
     pub dry_run: bool,
     pub field_validation: FieldValidation,
+    /// The field manager: the one named in the query, or the client's program.
+    pub manager: String,
     warnings: Mutex<Vec<String>>,
 }
 
@@ -130,6 +137,11 @@ impl Request {
             Verb::Update => "UpdateOptions",
             _ => "DeleteOptions",
         };
+        let patch = (verb == Verb::Patch).then(|| media_type(&headers));
+        let manager = match verb {
+            Verb::Create | Verb::Update | Verb::Patch => managers::name_of(kind, patch, &query, &headers)?,
+            _ => String::new(),
+        };
         let dry_run = match query.get("dryRun") {
             None => false,
             Some("All") => true,
@@ -147,9 +159,30 @@ impl Request {
             }
         };
         let (body, warnings) = (Bytes::new(), Mutex::default());
-        Ok(Self { state, resource, target, verb, query, headers, accept, body, dry_run, field_validation, warnings })
+        Ok(Self {
+            state,
+            resource,
+            target,
+            verb,
+            query,
+            headers,
+            accept,
+            body,
+            dry_run,
+            field_validation,
+            manager,
+            warnings,
+        })
     }
 
+    /// The media type of the body, without parameters.
+    pub fn media_type(&self) -> &str {
+        media_type(&self.headers)
+    }
+    /// Whether this is a server-side apply.
+    pub fn is_apply(&self) -> bool {
+        self.verb == Verb::Patch && self.media_type() == managers::APPLY
+    }
     /// The resource's name in messages.
     pub fn group_resource(&self) -> GroupResource {
         self.resource.group_resource()
@@ -189,6 +222,11 @@ impl Request {
     pub fn is_empty_body(&self) -> bool {
         self.body.iter().all(u8::is_ascii_whitespace)
     }
+}
+
+fn media_type(headers: &HeaderMap) -> &str {
+    let value = headers.get(header::CONTENT_TYPE).and_then(|v| v.to_str().ok()).unwrap_or_default();
+    value.split(';').next().unwrap_or_default().trim()
 }
 
 /// RFC 3339 in whole seconds, as `metav1.Time` prints it.

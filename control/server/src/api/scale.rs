@@ -10,7 +10,7 @@ use super::patch::Patch;
 use super::present::{self, Outcome};
 use super::request::{Request, Verb};
 use super::update::{Part, check_names, update};
-use super::{body, object};
+use super::{apply, body, object};
 
 /// GET, PUT and PATCH of `/scale`.
 pub(crate) async fn serve(request: &Request, paths: &ScalePaths) -> Result<Response, ApiError> {
@@ -24,11 +24,12 @@ pub(crate) async fn serve(request: &Request, paths: &ScalePaths) -> Result<Respo
         Verb::Update => {
             let scale = body::decode_options(request, "Scale")?;
             check_names(request, &scale)?;
-            update(request, name, Part::Main, |old| scaled(request, paths, old, &scale)).await?
+            update(request, name, Part::Scale, |old| scaled(request, paths, old, &scale)).await?
         }
+        Verb::Patch if request.is_apply() => apply::scale(request, paths).await?,
         Verb::Patch => {
             let patch = Patch::of(request)?;
-            update(request, name, Part::Main, |old| {
+            update(request, name, Part::Scale, |old| {
                 let scale = patch.apply_plain(request, &scale_of(paths, old))?;
                 scaled(request, paths, old, &scale)
             })
@@ -63,8 +64,8 @@ fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
     })
 }
 
-/// The object with the Scale's count, under the Scale's preconditions.
-fn scaled(request: &Request, paths: &ScalePaths, old: &Value, scale: &Value) -> Result<Value, ApiError> {
+/// The count that a Scale asks for.
+pub(crate) fn replicas(request: &Request, scale: &Value) -> Result<i64, ApiError> {
     let replicas = match scale.pointer("/spec/replicas") {
         None | Some(Value::Null) => 0,
         Some(v) => v.as_i64().filter(|n| i32::try_from(*n).is_ok()).ok_or_else(|| {
@@ -77,6 +78,12 @@ fn scaled(request: &Request, paths: &ScalePaths, old: &Value, scale: &Value) -> 
         let e = FieldError::invalid("spec.replicas", &json!(replicas), "must be greater than or equal to 0");
         return Err(ApiError::invalid("autoscaling", "Scale", request.name(), &[e]));
     }
+    Ok(replicas)
+}
+
+/// The object with the Scale's count, under the Scale's preconditions.
+fn scaled(request: &Request, paths: &ScalePaths, old: &Value, scale: &Value) -> Result<Value, ApiError> {
+    let replicas = replicas(request, scale)?;
     let mut new = old.clone();
     set_path(&mut new, &paths.spec_replicas, json!(replicas));
     for field in ["resourceVersion", "uid"] {

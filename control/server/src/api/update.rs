@@ -3,6 +3,7 @@
 
 use axum::response::Response;
 use copepod_api::{ApiError, FieldError};
+use copepod_core::apply::same_but_time;
 use copepod_core::validate::object_meta_update;
 use copepod_store::{Expect, Record, StoreError};
 use serde_json::{Value, json};
@@ -11,7 +12,7 @@ use super::admission::{Operation, Review};
 use super::object::{self, is_deleting, meta_i64, meta_mut, meta_str};
 use super::present::{self, Outcome};
 use super::request::{Request, parse_revision};
-use super::{body, create, delete, error};
+use super::{body, create, delete, error, managers};
 
 /// How often a write without a resourceVersion is tried again when others commit in between.
 const MAX_TRIES: usize = 32;
@@ -23,6 +24,8 @@ pub(crate) enum Part {
     Main,
     /// Status only.
     Status,
+    /// The count, through `/scale`: a write to the main part whose manager is another.
+    Scale,
     /// What the server's own change function made of the present object (binding, finalize): trusted.
     Internal,
 }
@@ -100,13 +103,17 @@ async fn commit(
         return Err(ApiError::conflict(&group_resource, name, why).into());
     }
     meta_mut(&mut old).remove("resourceVersion");
+    let had = meta_mut(&mut old).remove("managedFields");
+    let given = meta_mut(&mut new).remove("managedFields");
     new = prepare(request, part, &old, new);
+    // Before admission: what the server fills in belongs to nobody.
+    let managed = managers::track(request, part, (Some(&old), had.as_ref()), (&new, given));
 
     let mut review = Review::new(request, Operation::Update, name, &mut new, Some(&old));
     request.state.admit(&mut review).await?;
     let guards = review.into_guards();
     // Admission may have given addresses; a change made only of defaults is no change either.
-    if same(&new, &old) {
+    if same(&new, &old) && (managed == had || same_but_time(managed.as_ref(), had.as_ref())) {
         return Ok(Outcome::Stored(record.clone()));
     }
     if part != Part::Status
@@ -117,6 +124,9 @@ async fn commit(
         meta_mut(&mut new).insert("generation".into(), json!(next));
     }
     validate(request, name, part, &old, &new)?;
+    if let Some(managed) = managed {
+        meta_mut(&mut new).insert("managedFields".into(), managed);
+    }
 
     let store = &request.state.store;
     let finished = is_deleting(&new)
@@ -161,7 +171,7 @@ fn prepare(request: &Request, part: Part, old: &Value, mut new: Value) -> Value 
             strategy.default(&mut new);
             strategy.prepare_status_update(&mut new, old);
         }
-        Part::Main => {
+        Part::Main | Part::Scale => {
             carry_metadata(&mut new, old);
             if resource.subresources.status
                 && let Some(fields) = new.as_object_mut()
@@ -180,7 +190,7 @@ fn prepare(request: &Request, part: Part, old: &Value, mut new: Value) -> Value 
 
 fn carry_metadata(new: &mut Value, old: &Value) {
     let meta = meta_mut(new);
-    for field in ["resourceVersion", "selfLink", "managedFields"] {
+    for field in ["resourceVersion", "selfLink"] {
         meta.remove(field);
     }
     meta.retain(|_, v| !v.is_null());
@@ -215,7 +225,7 @@ fn carry_metadata(new: &mut Value, old: &Value) {
 fn validate(request: &Request, name: &str, part: Part, old: &Value, new: &Value) -> Result<(), ApiError> {
     let strategy = &request.resource.strategy;
     let mut errors: Vec<FieldError> = Vec::new();
-    if part == Part::Main {
+    if matches!(part, Part::Main | Part::Scale) {
         errors.extend(object_meta_update(new, old));
     }
     if part != Part::Internal {

@@ -24,7 +24,7 @@ fn server() -> (kube::Client, Arc<MemoryStore>) {
         shutdown: CancellationToken::new(),
     });
     let router = router(Arc::new(state)).layer(axum::middleware::from_fn(crate::auth::guard));
-    (copepod_client::in_process(router, Identity::new(USER_APISERVER, &[])), store)
+    (copepod_client::in_process(router, Identity::new(USER_APISERVER, &[]), "kube-apiserver"), store)
 }
 
 fn info(advertise: &str, port: u16) -> BootstrapInfo {

@@ -36,6 +36,17 @@ static FACTS: LazyLock<HashMap<String, HashMap<String, Fact>>> =
 
 static NONE: Fact = Fact { name: None, pointer: false, keep: false, omit_zero: false, inline: false };
 
+/// Whether Go's JSON of a message always has a field: one without `omitempty`, or a struct that is no pointer.
+pub(crate) fn is_always_there(message: &str, field: &str, is_struct: bool) -> bool {
+    let named = |facts: &'static HashMap<String, Fact>| {
+        facts.get(field).or_else(|| facts.values().find(|f| f.name.as_deref() == Some(field)))
+    };
+    match FACTS.get(message).and_then(named) {
+        Some(fact) => !fact.pointer && !fact.omit_zero && (fact.keep || is_struct),
+        None => is_struct,
+    }
+}
+
 /// The facts of a message's fields, looked up once per message.
 pub(super) struct Facts(Option<&'static HashMap<String, Fact>>);
 

@@ -13,6 +13,8 @@ use prost::bytes::Bytes;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde_json::Value;
 
+pub(crate) use facts::is_always_there;
+
 use super::CodecError;
 use crate::schema;
 

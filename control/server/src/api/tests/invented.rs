@@ -95,6 +95,32 @@ async fn every_verb_and_patch() {
     s.patch(&format!("{path}/scale"), "merge", &json!({"spec": {"replicas": 6}})).await.ok();
     assert_eq!(s.get(&path).await.ok()["spec"]["arms"], 6);
 
+    // server-side apply, on the object, its status and its scale
+    let mut config = json!({"apiVersion": "toys.example.com/v1", "kind": "Robot", "metadata": {"name": "c"},
+        "spec": {"tools": [{"name": "saw", "size": 3}]}});
+    let applied = s.apply(&format!("{ROBOTS}/c"), "one", &config).await;
+    assert_eq!((applied.code, &applied.json()["spec"]["tools"][0]["size"]), (201, &json!(3)));
+    config["spec"]["tools"] = json!([{"name": "drill", "size": 1}]);
+    s.apply(&format!("{ROBOTS}/c"), "two", &config).await.ok();
+    config["spec"]["tools"] = json!([{"name": "axe"}]);
+    let applied = s.apply(&format!("{ROBOTS}/c"), "one", &config).await.ok();
+    assert_eq!(applied["spec"]["tools"], json!([{"name": "drill", "size": 1}, {"name": "axe"}]));
+    config["status"] = json!({"arms": 4});
+    assert_eq!(s.apply(&format!("{ROBOTS}/c/status"), "two", &config).await.ok()["status"]["arms"], 4);
+    let scale =
+        json!({"apiVersion": "autoscaling/v1", "kind": "Scale", "metadata": {"name": "c"}, "spec": {"replicas": 8}});
+    s.apply(&format!("{ROBOTS}/c/scale"), "three", &scale).await.ok();
+    let applied = s.get(&format!("{ROBOTS}/c")).await.ok();
+    assert_eq!(applied["spec"]["arms"], 8);
+    assert_eq!(applied["metadata"]["managedFields"].as_array().unwrap().len(), 4);
+    config["spec"]["arms"] = json!(7);
+    let conflict = s.apply(&format!("{ROBOTS}/c"), "two", &config).await.err(409);
+    assert_eq!(
+        conflict,
+        "Apply failed with 1 conflict: conflict with \"three\" with subresource \"scale\": .spec.arms"
+    );
+    s.delete(&format!("{ROBOTS}/c")).await.ok();
+
     // table, metadata, discovery
     let table = s.get_as(ROBOTS, "application/json;as=Table;v=v1;g=meta.k8s.io").await.ok();
     assert_eq!(table["rows"][0]["cells"][0], "a");

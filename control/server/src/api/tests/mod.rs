@@ -1,5 +1,6 @@
 //! The API server through its router, in process, over the memory store.
 
+mod apply;
 mod clients;
 mod deletes;
 mod invented;
