@@ -116,6 +116,11 @@ pub trait Strategy: Send + Sync {
     fn default_grace_seconds(&self, _object: &Value) -> Option<i64> {
         None
     }
+    /// Whether objects are questions that a create answers (access and token reviews): nothing is stored, and create is
+    /// the only verb.
+    fn is_review(&self) -> bool {
+        false
+    }
     /// Turns an object as stored (under the resource's `storage` names) into this resource's version. Only called
     /// where `Resource::storage` is set; `apiVersion` and `kind` are the implementation's to set too.
     #[allow(clippy::wrong_self_convention, reason = "it reads from the storage's form, not into Self")]

@@ -25,6 +25,29 @@ mod service_ports;
 pub(crate) mod value;
 mod workload;
 
+// Access, admission, networking, extension and device kinds.
+mod admission_policy;
+mod admission_policy_binding;
+mod admission_rules;
+mod api_service;
+pub mod certificate_signing_request;
+mod check;
+mod custom_resource_definition;
+mod device_class;
+mod flow_schema;
+mod ingress;
+mod ingress_class;
+mod ip_address;
+mod network_policy;
+mod priority_level_configuration;
+mod resource_claim;
+mod resource_slice;
+mod reviews;
+mod role;
+mod role_binding;
+mod service_cidr;
+mod webhook_configuration;
+
 #[cfg(test)]
 mod tests;
 
@@ -52,6 +75,37 @@ pub fn builtin() -> Registry {
         lease::resource(),
         endpoint_slice::resource(),
         events_event::resource(),
+        // Access, admission, networking, extension and device kinds.
+        reviews::token_review(),
+        reviews::self_subject_review(),
+        reviews::subject_access_review(),
+        reviews::local_subject_access_review(),
+        reviews::self_subject_access_review(),
+        reviews::self_subject_rules_review(),
+        role::role(),
+        role::cluster_role(),
+        role_binding::role_binding(),
+        role_binding::cluster_role_binding(),
+        certificate_signing_request::resource(),
+        ingress::resource(),
+        ingress_class::resource(),
+        network_policy::resource(),
+        service_cidr::resource(),
+        ip_address::resource(),
+        webhook_configuration::validating(),
+        webhook_configuration::mutating(),
+        admission_policy::validating(),
+        admission_policy_binding::validating(),
+        admission_policy::mutating(),
+        admission_policy_binding::mutating(),
+        custom_resource_definition::resource(),
+        api_service::resource(),
+        flow_schema::resource(),
+        priority_level_configuration::resource(),
+        resource_claim::claim(),
+        resource_claim::template(),
+        device_class::resource(),
+        resource_slice::resource(),
     ];
     let mut registry = Registry::default();
     kinds.into_iter().flatten().for_each(|kind| registry.add(kind));

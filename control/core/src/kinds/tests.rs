@@ -3,8 +3,12 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod access;
 mod columns;
 mod defaults;
+mod devices;
+mod extension;
+mod networking;
 mod updates;
 mod validation;
 
@@ -52,6 +56,36 @@ fn every_kind_is_served() {
             "coordination.k8s.io/v1, Kind=Lease",
             "discovery.k8s.io/v1, Kind=EndpointSlice",
             "events.k8s.io/v1, Kind=Event",
+            "authentication.k8s.io/v1, Kind=TokenReview",
+            "authentication.k8s.io/v1, Kind=SelfSubjectReview",
+            "authorization.k8s.io/v1, Kind=SubjectAccessReview",
+            "authorization.k8s.io/v1, Kind=LocalSubjectAccessReview",
+            "authorization.k8s.io/v1, Kind=SelfSubjectAccessReview",
+            "authorization.k8s.io/v1, Kind=SelfSubjectRulesReview",
+            "rbac.authorization.k8s.io/v1, Kind=Role",
+            "rbac.authorization.k8s.io/v1, Kind=ClusterRole",
+            "rbac.authorization.k8s.io/v1, Kind=RoleBinding",
+            "rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding",
+            "certificates.k8s.io/v1, Kind=CertificateSigningRequest",
+            "networking.k8s.io/v1, Kind=Ingress",
+            "networking.k8s.io/v1, Kind=IngressClass",
+            "networking.k8s.io/v1, Kind=NetworkPolicy",
+            "networking.k8s.io/v1, Kind=ServiceCIDR",
+            "networking.k8s.io/v1, Kind=IPAddress",
+            "admissionregistration.k8s.io/v1, Kind=ValidatingWebhookConfiguration",
+            "admissionregistration.k8s.io/v1, Kind=MutatingWebhookConfiguration",
+            "admissionregistration.k8s.io/v1, Kind=ValidatingAdmissionPolicy",
+            "admissionregistration.k8s.io/v1, Kind=ValidatingAdmissionPolicyBinding",
+            "admissionregistration.k8s.io/v1, Kind=MutatingAdmissionPolicy",
+            "admissionregistration.k8s.io/v1, Kind=MutatingAdmissionPolicyBinding",
+            "apiextensions.k8s.io/v1, Kind=CustomResourceDefinition",
+            "apiregistration.k8s.io/v1, Kind=APIService",
+            "flowcontrol.apiserver.k8s.io/v1, Kind=FlowSchema",
+            "flowcontrol.apiserver.k8s.io/v1, Kind=PriorityLevelConfiguration",
+            "resource.k8s.io/v1, Kind=ResourceClaim",
+            "resource.k8s.io/v1, Kind=ResourceClaimTemplate",
+            "resource.k8s.io/v1, Kind=DeviceClass",
+            "resource.k8s.io/v1, Kind=ResourceSlice",
         ]
     );
     for resource in registry.all() {

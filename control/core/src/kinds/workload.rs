@@ -48,7 +48,7 @@ fn label_map(labels: &Value) -> BTreeMap<String, String> {
 }
 
 /// Rules of a `metav1.LabelSelector` at `field`.
-fn label_selector(selector: &Value, field: &str) -> Vec<FieldError> {
+pub(super) fn label_selector(selector: &Value, field: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (key, value) in entries(selector, "/matchLabels") {
         let field = format!("{field}.matchLabels");
