@@ -4,7 +4,7 @@ use copepod_api::FieldError;
 use serde_json::{Value, json};
 
 use super::check::{condition, conditions};
-use super::value::{child, has, int, list, set, strings, text};
+use super::value::{child, has, int, list, remove, set, strings, text};
 use super::{names, with_status};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column, human_duration};
@@ -88,9 +88,10 @@ impl Strategy for Request {
     /// Approval has a subresource of its own.
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
         let merged = merge(new, old, &["Approved", "Denied"]);
-        if let Some(status) = child(new, "status")
-            && !merged.is_empty()
-        {
+        let Some(status) = child(new, "status") else { return };
+        if merged.is_empty() {
+            remove(status, "", "conditions");
+        } else {
             set(status, "conditions", merged);
         }
     }

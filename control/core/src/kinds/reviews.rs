@@ -3,7 +3,7 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::value::{has, list, text};
+use super::value::{entries, has, list, text};
 use super::{names, plain};
 use crate::resource::{Resource, Scope, Strategy};
 
@@ -53,6 +53,7 @@ impl Strategy for Review {
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if self.kind.ends_with("AccessReview") {
+            unnamed(&mut errors, object, self.kind == "LocalSubjectAccessReview");
             access(&mut errors, object, self.kind == "SelfSubjectAccessReview");
         }
         if self.kind == "LocalSubjectAccessReview" {
@@ -65,6 +66,16 @@ impl Strategy for Review {
     }
     fn has_generation(&self) -> bool {
         false
+    }
+}
+
+/// A question has no name; one in a namespace says which.
+fn unnamed(errors: &mut Vec<FieldError>, object: &Value, namespaced: bool) {
+    let empty = |v: &Value| v.is_null() || *v == "" || *v == json!({}) || *v == json!([]);
+    if entries(object, "/metadata").any(|(key, value)| !empty(value) && !(namespaced && key == "namespace")) {
+        let message = if namespaced { "must be empty except for namespace" } else { "must be empty" };
+        let given = object.get("metadata").cloned().unwrap_or_default();
+        errors.push(FieldError::invalid("metadata", &given, message));
     }
 }
 

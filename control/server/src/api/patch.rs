@@ -66,7 +66,7 @@ impl Patch {
     }
 
     /// The patched object must still be one of its kind and name.
-    fn check(&self, request: &Request, new: &mut Value) -> Result<(), ApiError> {
+    pub fn check(&self, request: &Request, new: &mut Value) -> Result<(), ApiError> {
         if !new.is_object() {
             return Err(ApiError::bad_request("the patched object is not a JSON map"));
         }

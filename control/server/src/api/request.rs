@@ -5,14 +5,15 @@ use std::sync::Arc;
 use bytes::Bytes;
 use copepod_api::{ApiError, FieldError, GroupResource};
 use copepod_core::resource::Resource;
-use http::HeaderMap;
+use http::{HeaderMap, header};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::ApiState;
-use super::accept::Accept;
+use super::accept::{Accept, Format, Shape};
 use super::error::invalid_options;
 use super::path::Target;
+use crate::identity::Identity;
 
 /// What a request does, in the words of authorization and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -98,6 +99,7 @@ pub(crate) fn parse_revision(text: &str) -> Result<u64, ApiError> {
 /// One request.
 pub(crate) struct Request {
     pub state: Arc<ApiState>,
+    pub identity: Identity,
     pub resource: Arc<Resource>,
     pub target: Target,
     pub verb: Verb,
@@ -117,13 +119,19 @@ impl Request {
     /// Checks the options that all writes share.
     pub fn new(
         state: Arc<ApiState>,
+        identity: Identity,
         resource: Arc<Resource>,
         target: Target,
         verb: Verb,
         query: Query,
         headers: HeaderMap,
-        accept: Accept,
     ) -> Result<Self, ApiError> {
+        // Logs are text whatever the client accepts.
+        let accept = if target.subresource.as_deref() == Some("log") {
+            Accept { format: Format::Json, shape: Shape::Full }
+        } else {
+            Accept::negotiate(headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()), false)?
+        };
         let kind = match verb {
             Verb::Create => "CreateOptions",
             Verb::Patch => "PatchOptions",
@@ -147,7 +155,20 @@ impl Request {
             }
         };
         let (body, warnings) = (Bytes::new(), Mutex::default());
-        Ok(Self { state, resource, target, verb, query, headers, accept, body, dry_run, field_validation, warnings })
+        Ok(Self {
+            state,
+            identity,
+            resource,
+            target,
+            verb,
+            query,
+            headers,
+            accept,
+            body,
+            dry_run,
+            field_validation,
+            warnings,
+        })
     }
 
     /// The resource's name in messages.

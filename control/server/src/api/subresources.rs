@@ -23,6 +23,7 @@ const SCALE: Sub =
 const BINDING: Sub = Sub { name: "binding", kind: Some("Binding"), api: None, verbs: &["create"] };
 const EVICTION: Sub = Sub { name: "eviction", kind: Some("Eviction"), api: Some(("policy", "v1")), verbs: &["create"] };
 const LOG: Sub = Sub { name: "log", kind: None, api: None, verbs: &["get"] };
+const APPROVAL: Sub = Sub { name: "approval", kind: None, api: None, verbs: &["get", "patch", "update"] };
 const FINALIZE: Sub = Sub { name: "finalize", kind: None, api: None, verbs: &["update"] };
 
 /// A resource's subresources.
@@ -36,6 +37,9 @@ pub(crate) fn of(resource: &Resource) -> Vec<Sub> {
     }
     if resource.names.group.is_empty() && resource.names.plural == "pods" {
         subs.extend([BINDING, EVICTION, LOG]);
+    }
+    if resource.names.group == "certificates.k8s.io" && resource.names.plural == "certificatesigningrequests" {
+        subs.push(APPROVAL);
     }
     if is_namespaces(resource) {
         subs.push(FINALIZE);

@@ -120,6 +120,11 @@ fn reviews() {
         ("SelfSubjectAccessReview", json!({"spec": {"resourceAttributes": pods()}}), vec![]),
         (
             "SelfSubjectAccessReview",
+            json!({"metadata": {"name": "x"}, "spec": {"resourceAttributes": pods()}}),
+            vec!["metadata: Invalid value: {\"name\":\"x\"}: must be empty"],
+        ),
+        (
+            "SelfSubjectAccessReview",
             json!({"spec": {}}),
             vec!["spec.resourceAttributes: Invalid value: null: exactly one of nonResourceAttributes or"],
         ),
