@@ -3,10 +3,15 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod autoscaling;
+mod batch;
 mod columns;
 mod defaults;
+mod policies;
 mod updates;
 mod validation;
+mod volumes;
+mod workloads;
 
 /// A built-in kind by `apiVersion` and kind.
 fn kind(api_version: &str, kind: &str) -> Arc<Resource> {
@@ -52,6 +57,28 @@ fn every_kind_is_served() {
             "coordination.k8s.io/v1, Kind=Lease",
             "discovery.k8s.io/v1, Kind=EndpointSlice",
             "events.k8s.io/v1, Kind=Event",
+            "v1, Kind=PodTemplate",
+            "v1, Kind=ReplicationController",
+            "v1, Kind=ResourceQuota",
+            "v1, Kind=LimitRange",
+            "v1, Kind=PersistentVolume",
+            "v1, Kind=PersistentVolumeClaim",
+            "apps/v1, Kind=StatefulSet",
+            "apps/v1, Kind=DaemonSet",
+            "apps/v1, Kind=ControllerRevision",
+            "batch/v1, Kind=Job",
+            "batch/v1, Kind=CronJob",
+            "autoscaling/v2, Kind=HorizontalPodAutoscaler",
+            "autoscaling/v1, Kind=HorizontalPodAutoscaler",
+            "policy/v1, Kind=PodDisruptionBudget",
+            "scheduling.k8s.io/v1, Kind=PriorityClass",
+            "node.k8s.io/v1, Kind=RuntimeClass",
+            "storage.k8s.io/v1, Kind=StorageClass",
+            "storage.k8s.io/v1, Kind=VolumeAttachment",
+            "storage.k8s.io/v1, Kind=CSIDriver",
+            "storage.k8s.io/v1, Kind=CSINode",
+            "storage.k8s.io/v1, Kind=CSIStorageCapacity",
+            "storage.k8s.io/v1, Kind=VolumeAttributesClass",
         ]
     );
     for resource in registry.all() {
