@@ -55,7 +55,8 @@ pub struct ScalePaths {
     pub spec_replicas: String,
     /// Observed count.
     pub status_replicas: String,
-    /// The label selector: an object (`spec.selector`) printed as a string in the Scale's status.
+    /// The label selector: an object (`spec.selector`; a ReplicationController's has the labels themselves) printed as
+    /// a string in the Scale's status.
     pub selector: String,
 }
 

@@ -2,27 +2,51 @@
 
 mod config_map;
 mod container_validation;
+mod controller_revision;
+mod cron_job;
+mod cron_schedule;
+mod csi_driver;
+mod csi_node;
+mod csi_storage_capacity;
+mod daemon_set;
 mod deployment;
 mod endpoint_slice;
 mod endpoints;
 mod event;
 mod events_event;
+mod fields;
+mod horizontal_pod_autoscaler;
+mod horizontal_pod_autoscaler_v1;
+mod job;
+mod job_validation;
 mod lease;
+mod limit_range;
 mod namespace;
 mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
 pub mod pod;
 mod pod_columns;
 mod pod_defaults;
+mod pod_disruption_budget;
 mod pod_template;
 mod pod_update;
 mod pod_validation;
 mod pod_volumes;
+pub mod priority_class;
 mod replica_set;
+mod replication_controller;
+mod resource_quota;
+mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
 mod service_ports;
+mod stateful_set;
+mod storage_class;
 pub(crate) mod value;
+mod volume_attachment;
+mod volume_attributes_class;
 mod workload;
 
 // Access, admission, networking, extension and device kinds.
@@ -75,6 +99,28 @@ pub fn builtin() -> Registry {
         lease::resource(),
         endpoint_slice::resource(),
         events_event::resource(),
+        pod_template::resource(),
+        replication_controller::resource(),
+        resource_quota::resource(),
+        limit_range::resource(),
+        persistent_volume::resource(),
+        persistent_volume_claim::resource(),
+        stateful_set::resource(),
+        daemon_set::resource(),
+        controller_revision::resource(),
+        job::resource(),
+        cron_job::resource(),
+        horizontal_pod_autoscaler::resource(),
+        horizontal_pod_autoscaler_v1::resource(),
+        pod_disruption_budget::resource(),
+        priority_class::resource(),
+        runtime_class::resource(),
+        storage_class::resource(),
+        volume_attachment::resource(),
+        csi_driver::resource(),
+        csi_node::resource(),
+        csi_storage_capacity::resource(),
+        volume_attributes_class::resource(),
         // Access, admission, networking, extension and device kinds.
         reviews::token_review(),
         reviews::self_subject_review(),

@@ -4,13 +4,18 @@ use serde_json::{Value, json};
 use super::*;
 
 mod access;
+mod autoscaling;
+mod batch;
 mod columns;
 mod defaults;
 mod devices;
 mod extension;
 mod networking;
+mod policies;
 mod updates;
 mod validation;
+mod volumes;
+mod workloads;
 
 /// A built-in kind by `apiVersion` and kind.
 fn kind(api_version: &str, kind: &str) -> Arc<Resource> {
@@ -56,6 +61,28 @@ fn every_kind_is_served() {
             "coordination.k8s.io/v1, Kind=Lease",
             "discovery.k8s.io/v1, Kind=EndpointSlice",
             "events.k8s.io/v1, Kind=Event",
+            "v1, Kind=PodTemplate",
+            "v1, Kind=ReplicationController",
+            "v1, Kind=ResourceQuota",
+            "v1, Kind=LimitRange",
+            "v1, Kind=PersistentVolume",
+            "v1, Kind=PersistentVolumeClaim",
+            "apps/v1, Kind=StatefulSet",
+            "apps/v1, Kind=DaemonSet",
+            "apps/v1, Kind=ControllerRevision",
+            "batch/v1, Kind=Job",
+            "batch/v1, Kind=CronJob",
+            "autoscaling/v2, Kind=HorizontalPodAutoscaler",
+            "autoscaling/v1, Kind=HorizontalPodAutoscaler",
+            "policy/v1, Kind=PodDisruptionBudget",
+            "scheduling.k8s.io/v1, Kind=PriorityClass",
+            "node.k8s.io/v1, Kind=RuntimeClass",
+            "storage.k8s.io/v1, Kind=StorageClass",
+            "storage.k8s.io/v1, Kind=VolumeAttachment",
+            "storage.k8s.io/v1, Kind=CSIDriver",
+            "storage.k8s.io/v1, Kind=CSINode",
+            "storage.k8s.io/v1, Kind=CSIStorageCapacity",
+            "storage.k8s.io/v1, Kind=VolumeAttributesClass",
             "authentication.k8s.io/v1, Kind=TokenReview",
             "authentication.k8s.io/v1, Kind=SelfSubjectReview",
             "authorization.k8s.io/v1, Kind=SubjectAccessReview",

@@ -49,6 +49,10 @@ async fn makes_what_every_cluster_has() {
     for name in NAMESPACES {
         Api::<Namespace>::all(client.clone()).get(name).await.unwrap_or_else(|e| panic!("{name}: {e}"));
     }
+    for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)] {
+        let class = Api::<PriorityClass>::all(client.clone()).get(name).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(class.value, Some(value));
+    }
     let expect = |object: &Value, pairs: &[(&str, Value)]| {
         for (pointer, value) in pairs {
             assert_eq!(object.pointer(pointer), Some(value), "{pointer} of {object}");

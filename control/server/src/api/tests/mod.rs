@@ -11,6 +11,7 @@ mod pods;
 mod services;
 mod verbs;
 mod watches;
+mod workloads;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
