@@ -7,7 +7,8 @@ use copepod_api::FieldError;
 use serde_json::{Value, json};
 
 use super::admission_rules::{REINVOCATIONS, default_match, failure_policy, match_conditions, match_resources};
-use super::check::{conditions, one_of, one_of_if_set};
+use super::check::{conditions, required_one_of};
+use super::fields::one_of;
 use super::value::{child, has, list, set, set_default_nonzero, text};
 use super::webhook_configuration::extension;
 use super::{plain, with_status};
@@ -153,7 +154,7 @@ fn validations(errors: &mut Vec<FieldError>, spec: &Value) {
             let why = "message must not contain line breaks";
             errors.push(FieldError::invalid(format!("{field}.message"), &json!(message), why));
         }
-        one_of_if_set(errors, item, "/reason", format!("{field}.reason"), &REASONS);
+        one_of(errors, item, &field, "reason", &REASONS);
     }
     if audits.len() > MAX_AUDIT_ANNOTATIONS {
         let message = format!("must not have more than {MAX_AUDIT_ANNOTATIONS} auditAnnotations");
@@ -174,14 +175,14 @@ fn validations(errors: &mut Vec<FieldError>, spec: &Value) {
 }
 
 fn mutations(errors: &mut Vec<FieldError>, spec: &Value) {
-    one_of(errors, spec, "/reinvocationPolicy", "spec.reinvocationPolicy".into(), &REINVOCATIONS);
+    required_one_of(errors, spec, "spec", "reinvocationPolicy", &REINVOCATIONS);
     let all = list(spec, "/mutations");
     if all.is_empty() {
         errors.push(FieldError::required("spec.mutations", "mutations must contain at least one item"));
     }
     for (i, item) in all.iter().enumerate() {
         let field = format!("spec.mutations[{i}]");
-        one_of(errors, item, "/patchType", format!("{field}.patchType"), &PATCH_TYPES);
+        required_one_of(errors, item, &field, "patchType", &PATCH_TYPES);
         for (type_, key) in [("ApplyConfiguration", "applyConfiguration"), ("JSONPatch", "jsonPatch")] {
             let given = has(item, &format!("/{key}"));
             if text(item, "/patchType") != type_ {

@@ -6,7 +6,7 @@ use copepod_api::FieldError;
 use serde_json::{Value, json};
 
 use super::admission_rules::{default_match, match_resources};
-use super::check::{format_selector, one_of};
+use super::check::{format_selector, required_one_of};
 use super::plain;
 use super::value::{has, list, strings, text};
 use super::webhook_configuration::extension;
@@ -90,8 +90,7 @@ fn param_ref(errors: &mut Vec<FieldError>, object: &Value) {
         (name, None) => report(errors, format!("{FIELD}.name"), &json!(name), crate::validate::path_segment(name)),
     }
     let reference = object.pointer("/spec/paramRef").unwrap_or(&Value::Null);
-    let field = format!("{FIELD}.parameterNotFoundAction");
-    one_of(errors, reference, "/parameterNotFoundAction", field, &["Allow", "Deny"]);
+    required_one_of(errors, reference, FIELD, "parameterNotFoundAction", &["Allow", "Deny"]);
 }
 
 fn actions(errors: &mut Vec<FieldError>, object: &Value) {

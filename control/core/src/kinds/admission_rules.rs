@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::{one_of, one_of_if_set};
+use super::check::required_one_of;
+use super::fields::one_of;
 use super::value::{child, items_mut, list, set_default, set_default_nonzero, strings, text};
 use super::workload::label_selector;
 use crate::validate::{path_segment, qualified_name, report, too_many};
@@ -70,7 +71,7 @@ pub(super) fn match_resources(errors: &mut Vec<FieldError>, resources: &Value, f
 
 /// Rules of the fields that [`default_selectors`] fills.
 pub(super) fn selectors(errors: &mut Vec<FieldError>, object: &Value, field: &str) {
-    one_of_if_set(errors, object, "/matchPolicy", format!("{field}.matchPolicy"), &MATCH_POLICIES);
+    one_of(errors, object, field, "matchPolicy", &MATCH_POLICIES);
     for key in ["namespaceSelector", "objectSelector"] {
         let selector = object.get(key).unwrap_or(&Value::Null);
         errors.extend(label_selector(selector, &format!("{field}.{key}")));
@@ -89,7 +90,7 @@ pub(super) fn rule(errors: &mut Vec<FieldError>, rule: &Value, field: &str) {
         errors.push(FieldError::required(format!("{field}.apiVersions[{i}]"), ""));
     }
     resources(errors, rule, &format!("{field}.resources"));
-    one_of_if_set(errors, rule, "/scope", format!("{field}.scope"), &SCOPES);
+    one_of(errors, rule, field, "scope", &SCOPES);
 }
 
 fn members(errors: &mut Vec<FieldError>, rule: &Value, field: &str, key: &str, what: &str) {
@@ -165,5 +166,5 @@ pub(super) fn match_conditions(errors: &mut Vec<FieldError>, object: &Value, fie
 
 /// Rules of `failurePolicy`.
 pub(super) fn failure_policy(errors: &mut Vec<FieldError>, object: &Value, field: &str) {
-    one_of(errors, object, "/failurePolicy", format!("{field}.failurePolicy"), &FAILURE_POLICIES);
+    required_one_of(errors, object, field, "failurePolicy", &FAILURE_POLICIES);
 }

@@ -1,52 +1,25 @@
-//! Checks that several kinds share. Fields are named by dotted paths, such as `spec.controller`.
+//! What access, admission, networking, extension and device kinds share beyond `fields`.
 
 use std::collections::HashSet;
 
 use copepod_api::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
+use super::fields::{one_of, required};
 use super::value::{list, text};
-use crate::validate::{IMMUTABLE, path_segment, report};
+use crate::validate::{path_segment, report};
 
-/// The JSON pointer of a dotted path.
-pub(super) fn pointer(field: &str) -> String {
-    format!("/{}", field.replace('.', "/"))
+/// The text at `key` of `object`, which stands at `field`, must be there and be one of `valid`.
+pub(super) fn required_one_of(errors: &mut Vec<FieldError>, object: &Value, field: &str, key: &str, valid: &[&str]) {
+    required(errors, object, field, &[key]);
+    one_of(errors, object, field, key, valid);
 }
 
-/// The value of a field, null where it is absent.
-pub(super) fn at<'a>(object: &'a Value, field: &str) -> &'a Value {
-    object.pointer(&pointer(field)).unwrap_or(&Value::Null)
-}
-
-/// Refuses a change of a field.
-pub(super) fn unchanged(errors: &mut Vec<FieldError>, new: &Value, old: &Value, field: &str) {
-    if at(new, field) != at(old, field) {
-        errors.push(FieldError::invalid(field, at(new, field), IMMUTABLE));
-    }
-}
-
-/// Refuses a string outside an enumeration; a missing one is required.
-pub(super) fn one_of(errors: &mut Vec<FieldError>, object: &Value, at: &str, field: String, valid: &[&str]) {
-    match text(object, at) {
-        "" => errors.push(FieldError::required(field, "")),
-        given if !valid.contains(&given) => errors.push(FieldError::not_supported(field, &json!(given), valid)),
-        _ => {}
-    }
-}
-
-/// As [`one_of`], where the string may be missing.
-pub(super) fn one_of_if_set(errors: &mut Vec<FieldError>, object: &Value, at: &str, field: String, valid: &[&str]) {
-    if !text(object, at).is_empty() {
-        one_of(errors, object, at, field, valid);
-    }
-}
-
-/// Requires a string that could be a part of a URL.
-pub(super) fn segment(errors: &mut Vec<FieldError>, object: &Value, at: &str, field: String) {
-    match text(object, at) {
-        "" => errors.push(FieldError::required(field, "")),
-        given => report(errors, field, &json!(given), path_segment(given)),
-    }
+/// The text at `key` of `object`, which stands at `field`, must be there and could be a part of a URL.
+pub(super) fn segment(errors: &mut Vec<FieldError>, object: &Value, field: &str, key: &str) {
+    required(errors, object, field, &[key]);
+    let given = text(object, &format!("/{key}"));
+    report(errors, format!("{field}.{key}"), &json!(given), path_segment(given));
 }
 
 /// Refuses conditions without a type, and types that stand twice.

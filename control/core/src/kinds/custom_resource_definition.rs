@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::{condition, one_of, pointer, unchanged};
+use super::check::{condition, required_one_of};
+use super::fields::{at, immutable};
 use super::value::{child, flag, has, list, set, set_default, set_default_nonzero, strings, text};
 use super::webhook_configuration;
 use super::{names, with_status};
@@ -74,7 +75,7 @@ impl Strategy for Definition {
                 }
             }
         }
-        one_of(&mut errors, object, "/spec/scope", "spec.scope".into(), &["Cluster", "Namespaced"]);
+        required_one_of(&mut errors, at(object, "spec"), "spec", "scope", &["Cluster", "Namespaced"]);
         versions(&mut errors, object);
         if flag(object, "/spec/preserveUnknownFields") {
             let message = "cannot set to true, set x-kubernetes-preserve-unknown-fields to true in \
@@ -88,13 +89,9 @@ impl Strategy for Definition {
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if condition(old, "Established").is_some_and(|c| text(c, "/status") == "True") {
-            for field in ["spec.scope", "spec.names.kind"] {
-                unchanged(&mut errors, new, old, field);
-            }
+            errors.extend(immutable(new, old, &["spec.scope", "spec.names.kind"]));
         }
-        for field in ["spec.group", "spec.names.plural"] {
-            unchanged(&mut errors, new, old, field);
-        }
+        errors.extend(immutable(new, old, &["spec.group", "spec.names.plural"]));
         let served: Vec<&str> = list(new, "/spec/versions").iter().map(|v| text(v, "/name")).collect();
         for (i, version) in strings(new, "/status/storedVersions").enumerate().filter(|(_, v)| !served.contains(v)) {
             let message = "must appear in spec.versions";
@@ -154,7 +151,7 @@ fn schema(errors: &mut Vec<FieldError>, version: &Value, field: &str, kind: &str
         return errors.push(FieldError::required(format!("{field}.type"), "must not be empty at the root"));
     }
     if let Err(e) = Schema::from_openapi(kind, given) {
-        let value = given.pointer(&pointer(&e.path)).unwrap_or(&Value::Null);
+        let value = at(given, &e.path);
         let field = if e.path.is_empty() { field.to_string() } else { format!("{field}.{}", e.path) };
         errors.push(FieldError::invalid(field, value, &e.message));
     }
@@ -207,7 +204,7 @@ fn resource_names(errors: &mut Vec<FieldError>, object: &Value) {
 fn conversion(errors: &mut Vec<FieldError>, object: &Value) {
     const FIELD: &str = "spec.conversion";
     let Some(conversion) = object.pointer("/spec/conversion") else { return };
-    one_of(errors, conversion, "/strategy", format!("{FIELD}.strategy"), &["None", "Webhook"]);
+    required_one_of(errors, conversion, FIELD, "strategy", &["None", "Webhook"]);
     match (text(conversion, "/strategy"), has(conversion, "/webhook")) {
         ("Webhook", _) => {
             let config = conversion.pointer("/webhook/clientConfig").unwrap_or(&Value::Null);

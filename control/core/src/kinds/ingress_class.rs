@@ -3,7 +3,8 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::{domain_path, one_of, segment, unchanged};
+use super::check::{domain_path, required_one_of, segment};
+use super::fields::immutable;
 use super::value::{has, set_default, text};
 use super::{names, plain};
 use crate::resource::{Resource, Scope, Strategy};
@@ -42,9 +43,7 @@ impl Strategy for IngressClass {
         errors
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        unchanged(&mut errors, new, old, "spec.controller");
-        errors
+        immutable(new, old, &["spec.controller"])
     }
     fn columns(&self) -> Vec<Column> {
         vec![
@@ -72,9 +71,9 @@ fn parameters(errors: &mut Vec<FieldError>, reference: &Value) {
     if !group.is_empty() {
         report(errors, format!("{FIELD}.apiGroup"), &json!(group), dns1123_subdomain(group));
     }
-    segment(errors, reference, "/kind", format!("{FIELD}.kind"));
-    segment(errors, reference, "/name", format!("{FIELD}.name"));
-    one_of(errors, reference, "/scope", format!("{FIELD}.scope"), &["Cluster", "Namespace"]);
+    segment(errors, reference, FIELD, "kind");
+    segment(errors, reference, FIELD, "name");
+    required_one_of(errors, reference, FIELD, "scope", &["Cluster", "Namespace"]);
     let (namespace, field) = (text(reference, "/namespace"), format!("{FIELD}.namespace"));
     match (text(reference, "/scope"), namespace) {
         ("Namespace", "") => errors.push(FieldError::required(field, "`parameters.scope` is set to 'Namespace'")),

@@ -3,7 +3,8 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::{segment, unchanged};
+use super::check::segment;
+use super::fields::immutable;
 use super::value::{has, text};
 use super::{names, plain};
 use crate::resource::{Resource, Scope, Strategy};
@@ -29,15 +30,13 @@ impl Strategy for IpAddress {
         if !group.is_empty() {
             report(&mut errors, format!("{FIELD}.group"), &json!(group), dns1123_subdomain(group));
         }
-        segment(&mut errors, parent, "/resource", format!("{FIELD}.resource"));
-        segment(&mut errors, parent, "/name", format!("{FIELD}.name"));
+        segment(&mut errors, parent, FIELD, "resource");
+        segment(&mut errors, parent, FIELD, "name");
         report(&mut errors, format!("{FIELD}.namespace"), &json!(namespace), path_segment(namespace));
         errors
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        unchanged(&mut errors, new, old, "spec.parentRef");
-        errors
+        immutable(new, old, &["spec.parentRef"])
     }
     fn has_generation(&self) -> bool {
         false

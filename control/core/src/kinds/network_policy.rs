@@ -3,7 +3,8 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::{format_selector, one_of_if_set};
+use super::check::format_selector;
+use super::fields::one_of;
 use super::value::{child, has, int, items_mut, list, set_default, set_default_nonzero, strings, text};
 use super::workload::label_selector;
 use super::{names, plain};
@@ -73,7 +74,7 @@ impl Strategy for NetworkPolicy {
 }
 
 fn ports(errors: &mut Vec<FieldError>, item: &Value, field: &str) {
-    one_of_if_set(errors, item, "/protocol", format!("{field}.protocol"), &PROTOCOLS);
+    one_of(errors, item, field, "protocol", &PROTOCOLS);
     let end = int(item, "/endPort");
     let mut bad_end = |end: i64, message: &str| {
         errors.push(FieldError::invalid(format!("{field}.endPort"), &json!(end), message));

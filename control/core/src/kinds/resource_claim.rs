@@ -5,7 +5,8 @@ use std::collections::HashSet;
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::{one_of, unchanged};
+use super::check::required_one_of;
+use super::fields::immutable;
 use super::value::{has, int, items_mut, list, set, set_default, set_default_nonzero, strings, text};
 use super::{names, plain, with_status};
 use crate::resource::{Resource, Scope, Strategy};
@@ -57,10 +58,9 @@ impl Strategy for Claim {
         errors
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        unchanged(&mut errors, new, old, "spec");
+        let mut errors = immutable(new, old, &["spec"]);
         if has(new, "/status/allocation") && has(old, "/status/allocation") {
-            unchanged(&mut errors, new, old, "status.allocation");
+            errors.extend(immutable(new, old, &["status.allocation"]));
         }
         errors
     }
@@ -96,9 +96,7 @@ impl Strategy for Template {
         errors
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        unchanged(&mut errors, new, old, "spec");
-        errors
+        immutable(new, old, &["spec"])
     }
     fn has_generation(&self) -> bool {
         false
@@ -195,7 +193,7 @@ fn request(errors: &mut Vec<FieldError>, request: &Value, field: &str) {
         name => report(errors, format!("{field}.deviceClassName"), &json!(name), dns1123_subdomain(name)),
     }
     selectors(errors, request, field);
-    one_of(errors, request, "/allocationMode", format!("{field}.allocationMode"), &MODES);
+    required_one_of(errors, request, field, "allocationMode", &MODES);
     let count = int(request, "/count").unwrap_or(0);
     let bad = match text(request, "/allocationMode") {
         "ExactCount" if count <= 0 => "must be greater than zero",

@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::unchanged;
+use super::fields::immutable;
 use super::resource_claim::API;
 use super::value::{flag, has, int, list, text};
 use super::{names, plain};
@@ -60,11 +60,7 @@ impl Strategy for ResourceSlice {
         errors
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        for field in ["spec.driver", "spec.pool.name", "spec.nodeName"] {
-            unchanged(&mut errors, new, old, field);
-        }
-        errors
+        immutable(new, old, &["spec.driver", "spec.pool.name", "spec.nodeName"])
     }
     fn columns(&self) -> Vec<Column> {
         vec![

@@ -72,7 +72,7 @@ impl Strategy for Review {
 /// A question has no name; one in a namespace says which.
 fn unnamed(errors: &mut Vec<FieldError>, object: &Value, namespaced: bool) {
     let empty = |v: &Value| v.is_null() || *v == "" || *v == json!({}) || *v == json!([]);
-    if entries(object, "/metadata").any(|(key, value)| !empty(value) && !(namespaced && key == "namespace")) {
+    if entries(object, "/metadata").any(|(key, value)| !(empty(value) || namespaced && key == "namespace")) {
         let message = if namespaced { "must be empty except for namespace" } else { "must be empty" };
         let given = object.get("metadata").cloned().unwrap_or_default();
         errors.push(FieldError::invalid("metadata", &given, message));

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 use super::admission_rules::{
     API, REINVOCATIONS, default_rules, default_selectors, failure_policy, match_conditions, rule, selectors,
 };
-use super::check::one_of_if_set;
+use super::fields::one_of;
 use super::value::{has, int, items_mut, list, set_default, set_default_nonzero, strings, text};
 use super::{names, plain};
 use crate::resource::{Names, Resource, Scope, Strategy};
@@ -106,7 +106,7 @@ fn webhook(errors: &mut Vec<FieldError>, hook: &Value, field: &str) {
         errors.push(FieldError::invalid(format!("{field}.timeoutSeconds"), &json!(seconds), message));
     }
     selectors(errors, hook, field);
-    one_of_if_set(errors, hook, "/reinvocationPolicy", format!("{field}.reinvocationPolicy"), &REINVOCATIONS);
+    one_of(errors, hook, field, "reinvocationPolicy", &REINVOCATIONS);
     let (config, at) = (hook.get("clientConfig").unwrap_or(&Value::Null), format!("{field}.clientConfig"));
     client(errors, config, &at);
     match_conditions(errors, hook, &format!("{field}.matchConditions"));
