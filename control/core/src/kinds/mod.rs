@@ -73,9 +73,6 @@ pub fn builtin() -> Registry {
         service_account::resource(),
         deployment::resource(),
         replica_set::resource(),
-        lease::resource(),
-        endpoint_slice::resource(),
-        events_event::resource(),
         pod_template::resource(),
         replication_controller::resource(),
         resource_quota::resource(),
@@ -98,6 +95,9 @@ pub fn builtin() -> Registry {
         csi_node::resource(),
         csi_storage_capacity::resource(),
         volume_attributes_class::resource(),
+        lease::resource(),
+        endpoint_slice::resource(),
+        events_event::resource(),
     ];
     let mut registry = Registry::default();
     kinds.into_iter().flatten().for_each(|kind| registry.add(kind));

@@ -54,9 +54,6 @@ fn every_kind_is_served() {
             "v1, Kind=ServiceAccount",
             "apps/v1, Kind=Deployment",
             "apps/v1, Kind=ReplicaSet",
-            "coordination.k8s.io/v1, Kind=Lease",
-            "discovery.k8s.io/v1, Kind=EndpointSlice",
-            "events.k8s.io/v1, Kind=Event",
             "v1, Kind=PodTemplate",
             "v1, Kind=ReplicationController",
             "v1, Kind=ResourceQuota",
@@ -79,6 +76,9 @@ fn every_kind_is_served() {
             "storage.k8s.io/v1, Kind=CSINode",
             "storage.k8s.io/v1, Kind=CSIStorageCapacity",
             "storage.k8s.io/v1, Kind=VolumeAttributesClass",
+            "coordination.k8s.io/v1, Kind=Lease",
+            "discovery.k8s.io/v1, Kind=EndpointSlice",
+            "events.k8s.io/v1, Kind=Event",
         ]
     );
     for resource in registry.all() {
