@@ -46,7 +46,9 @@ impl Strategy for PersistentVolumeClaim {
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        if !same(&kept(new, old), &kept(old, old)) {
+        // No class and the class "" are not the same.
+        let (class, was) = (at(new, "spec.storageClassName"), at(old, "spec.storageClassName"));
+        if !same(&kept(new, old), &kept(old, old)) || !was.is_null() && class != was {
             errors.push(FieldError::forbidden("spec", IMMUTABLE_SPEC));
         }
         let size = |o: &Value, field: &str| quantity(at(o, field)).ok();
