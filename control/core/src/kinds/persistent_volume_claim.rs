@@ -46,7 +46,10 @@ impl Strategy for PersistentVolumeClaim {
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
-        if !same(&kept(new, old), &kept(old, old)) {
+        // No class and the class "" are not the same.
+        let (class, was) = (at(new, "spec.storageClassName"), at(old, "spec.storageClassName"));
+        let bound = [new, old].into_iter().any(|claim| text(claim, "/status/phase") == "Bound");
+        if !same(&kept(new, old, bound), &kept(old, old, bound)) || !was.is_null() && class != was {
             errors.push(FieldError::forbidden("spec", IMMUTABLE_SPEC));
         }
         let size = |o: &Value, field: &str| quantity(at(o, field)).ok();
@@ -168,7 +171,7 @@ fn data_source(errors: &mut Vec<FieldError>, source: &Value, field: &str) {
 }
 
 /// The part of a claim's spec that may not change from `old` on.
-fn kept(claim: &Value, old: &Value) -> Value {
+fn kept(claim: &Value, old: &Value, bound: bool) -> Value {
     let mut spec = at(claim, "spec").clone();
     remove(&mut spec, "", "volumeAttributesClassName");
     if text(old, "/spec/volumeName").is_empty() {
@@ -177,7 +180,7 @@ fn kept(claim: &Value, old: &Value) -> Value {
     if !has(old, "/spec/storageClassName") {
         remove(&mut spec, "", "storageClassName");
     }
-    if text(claim, "/status/phase") == "Bound" || text(old, "/status/phase") == "Bound" {
+    if bound {
         remove(&mut spec, "/resources/requests", "storage");
     }
     spec

@@ -114,14 +114,13 @@ fn is_standard(name: &str) -> bool {
         || HUGE_PAGES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-/// Whether a quota over pods of a scope may count the resource: all that pods ask for, of the best-effort ones only
-/// their number.
+/// Whether a quota over pods of a scope may count the resource: their number, and but for the best-effort ones what
+/// they ask for of CPU and memory.
 fn counts_in(scope: &str, resource: &str) -> bool {
-    let huge = HUGE_PAGES.iter().any(|prefix| resource.starts_with(prefix));
     match scope {
         "BestEffort" => resource == "pods",
         "VolumeAttributesClass" => resource == STORAGE || resource == "persistentvolumeclaims",
-        _ => resource == "pods" || COMPUTE.contains(&resource) || huge,
+        _ => resource == "pods" || COMPUTE.contains(&resource) && !resource.ends_with("ephemeral-storage"),
     }
 }
 

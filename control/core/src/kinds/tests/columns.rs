@@ -3,13 +3,11 @@ use super::*;
 /// `now` in every test: 100 s after the epoch; objects are created at second 40.
 const NOW: i64 = 100;
 
-/// The cells of an object named `a`, 60 s old.
 pub(super) fn row(api_version: &str, kind_: &str, mut object: Value, expected: &[&str]) {
     object["metadata"] = json!({"name": "a", "creationTimestamp": "1970-01-01T00:00:40Z"});
     check(api_version, kind_, object, expected);
 }
 
-/// The cells of an object as text.
 pub(super) fn check(api_version: &str, kind_: &str, object: Value, expected: &[&str]) {
     let cells = kind(api_version, kind_).strategy.cells(&object, NOW);
     let shown: Vec<String> = cells.iter().map(|c| c.as_str().map_or_else(|| c.to_string(), String::from)).collect();

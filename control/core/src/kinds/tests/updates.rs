@@ -9,7 +9,6 @@ pub(super) fn update(resource: &Resource, old: &Value, mut new: Value, expected:
     new
 }
 
-/// The object with another value at a pointer that leads somewhere.
 pub(super) fn with(old: &Value, pointer: &str, value: Value) -> Value {
     let mut new = old.clone();
     *new.pointer_mut(pointer).unwrap() = value;

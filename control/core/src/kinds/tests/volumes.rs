@@ -156,6 +156,8 @@ fn claims() {
     update(&resource, &placed, with(&placed, "/spec/volumeName", json!("other")), &[IMMUTABLE]);
     update(&resource, &placed, with(&placed, "/spec/storageClassName", json!("slow")), &[IMMUTABLE]);
     update(&resource, &pending, with(&pending, size, json!("2Gi")), &[IMMUTABLE]);
+    let without = defaulted(&resource, claim(json!({"storageClassName": ""})));
+    update(&resource, &without, pending.clone(), &[IMMUTABLE]);
     let old = bound(json!({"volumeAttributesClassName": "gold"}));
     update(&resource, &old, with(&old, size, json!("2Gi")), &[]);
     update(&resource, &old, with(&old, size, json!("512Mi")), &[SHRUNK]);

@@ -244,7 +244,7 @@ fn cluster() -> Vec<Entry> {
         ("node.k8s.io/v1", "RuntimeClass", named(json!({"handler": "wasm"})), Value::Null),
         (STORAGE, "StorageClass", named(json!({"provisioner": "example.com/p"})), Value::Null),
         (STORAGE, "CSIDriver", spec(json!({})), Value::Null),
-        (STORAGE, "CSINode", spec(json!({"drivers": []})), Value::Null),
+        (STORAGE, "CSINode", spec(json!({"drivers": [{"name": "d.example.com", "nodeID": "n"}]})), Value::Null),
         (STORAGE, "CSIStorageCapacity", named(json!({"storageClassName": "s"})), Value::Null),
         (STORAGE, "VolumeAttachment", spec(volume), json!({"attached": true})),
         (
