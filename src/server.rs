@@ -13,6 +13,7 @@ use copepod_api::image::MAX_BLOB;
 use copepod_api::names::{GROUP_MASTERS, USER_APISERVER, USER_SCHEDULER};
 use copepod_dns::server::{DnsServer, SharedRecords};
 use copepod_server::api::{self, ApiConfig, ApiState};
+use copepod_server::authorization::Trusted;
 use copepod_server::bootstrap::{self, BootstrapInfo};
 use copepod_server::identity::Identity;
 use copepod_server::images::ImageStore;
@@ -111,8 +112,10 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
     let images = ImageStore::open(&path.join("images"), MAX_BLOB).context("cannot open the image store")?;
     let dialer = TunnelDialer::new();
     let serving = CancellationToken::new();
+    let authorizer = Trusted::shared();
     let state = Arc::new(ApiState::new(ApiConfig {
         store: Arc::new(store),
+        authorizer: authorizer.clone(),
         registry: copepod_core::kinds::builtin(),
         dialer: dialer.clone(),
         clock: api::system_clock(),
@@ -120,8 +123,8 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
         node_ports: plan.node_ports.clone(),
         shutdown: serving.clone(),
     }));
-    let router =
-        api::router(state).merge(images.routes()).merge(dialer.routes()).layer(axum::middleware::from_fn(auth::guard));
+    let guard = axum::middleware::from_fn_with_state(authorizer, auth::guard);
+    let router = api::router(state).merge(images.routes()).merge(dialer.routes()).layer(guard);
 
     let names = ServerNames {
         service_ip: plan.service_ip.into(),

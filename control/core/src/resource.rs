@@ -55,7 +55,8 @@ pub struct ScalePaths {
     pub spec_replicas: String,
     /// Observed count.
     pub status_replicas: String,
-    /// The label selector: an object (`spec.selector`) printed as a string in the Scale's status.
+    /// The label selector: an object (`spec.selector`; a ReplicationController's has the labels themselves) printed as
+    /// a string in the Scale's status.
     pub selector: String,
 }
 
@@ -115,6 +116,11 @@ pub trait Strategy: Send + Sync {
     /// Seconds of grace that a delete without options gives (pods); `None`: deletion is immediate.
     fn default_grace_seconds(&self, _object: &Value) -> Option<i64> {
         None
+    }
+    /// Whether objects are questions that a create answers (access and token reviews): nothing is stored, and create is
+    /// the only verb.
+    fn is_review(&self) -> bool {
+        false
     }
     /// Turns an object as stored (under the resource's `storage` names) into this resource's version. Only called
     /// where `Resource::storage` is set; `apiVersion` and `kind` are the implementation's to set too.

@@ -58,6 +58,17 @@ pub fn default_cells(object: &Value, now: i64) -> Vec<Value> {
     vec![name(object), age(object, now)]
 }
 
+/// Columns of the kinds that print when they were created: Name and Created At (roles, custom resource definitions).
+pub fn created_columns() -> Vec<Column> {
+    let created = Column::new("Created At", "date", "When the object was created, in UTC.");
+    vec![Column::name(), created]
+}
+
+/// Cells of [`created_columns`].
+pub fn created_cells(object: &Value) -> Vec<Value> {
+    vec![name(object), json!(text(object, "/metadata/creationTimestamp"))]
+}
+
 /// The name cell.
 pub fn name(object: &Value) -> Value {
     json!(text(object, "/metadata/name"))

@@ -165,6 +165,40 @@ pub fn ip(value: &str) -> Check {
     rule(value.parse::<IpAddr>().is_ok(), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
 }
 
+/// A name that may be a part of a URL: the loosest rule there is on names (roles, signing requests).
+pub fn path_segment(value: &str) -> Check {
+    rule(value != ".", "may not be '.'")?;
+    rule(value != "..", "may not be '..'")?;
+    for character in ['/', '%'] {
+        rule(!value.contains(character), &format!("may not contain '{character}'"))?;
+    }
+    Ok(())
+}
+
+/// A DNS subdomain whose first label is `*`: hosts of an Ingress.
+pub fn wildcard_dns1123_subdomain(value: &str) -> Check {
+    rule(
+        value.strip_prefix("*.").is_some_and(|rest| dns1123_subdomain(rest).is_ok())
+            && value.len() <= MAX_SUBDOMAIN_BYTES,
+        "a wildcard DNS-1123 subdomain must start with '*.', followed by a valid DNS subdomain, which must consist of \
+         lower case alphanumeric characters, '-' or '.' and end with an alphanumeric character (e.g. '*.example.com', \
+         regex used for validation is '\\*\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+    )
+}
+
+/// A network in CIDR notation, such as `10.0.0.0/8`, as network address and prefix length.
+///
+/// # Errors
+/// In upstream's words, if it is none.
+pub fn cidr(value: &str) -> Result<(IpAddr, u8), String> {
+    let parsed = value.split_once('/').and_then(|(address, bits)| {
+        let address: IpAddr = address.parse().ok()?;
+        let most = if address.is_ipv4() { 32 } else { 128 };
+        bits.parse::<u8>().ok().filter(|bits| *bits <= most).map(|bits| (address, bits))
+    });
+    parsed.ok_or_else(|| "must be a valid CIDR value, (e.g. 10.9.8.0/24 or 2001:db8::/64)".to_string())
+}
+
 /// A quantity, such as `500m` or `1Gi`, from a JSON string or number.
 pub fn quantity(value: &Value) -> Result<Quantity, String> {
     let parsed = match value {
@@ -254,6 +288,11 @@ mod tests {
             (ip, "10.0.0.1", ""),
             (ip, "::1", ""),
             (ip, "10.0.0.256", "must be a valid IP address"),
+            (path_segment, "system:admin", ""),
+            (path_segment, "a/b", "may not contain '/'"),
+            (path_segment, "..", "may not be '..'"),
+            (wildcard_dns1123_subdomain, "*.example.com", ""),
+            (wildcard_dns1123_subdomain, "a.*.com", "a wildcard DNS-1123 subdomain must start with '*.'"),
         ];
         for (check, input, expected) in cases {
             match check(input) {
@@ -261,6 +300,8 @@ mod tests {
                 Err(m) => assert!(!expected.is_empty() && m.starts_with(expected), "{input:?}: {m}"),
             }
         }
+        assert_eq!(cidr("10.0.0.0/8"), Ok(("10.0.0.0".parse().unwrap(), 8)));
+        assert!(cidr("10.0.0.0/33").is_err() && cidr("10.0.0.0").is_err() && cidr("x/8").is_err());
         assert!(port(0).is_err() && port(65_536).is_err() && port(-1).is_err());
         assert!(port(1).is_ok() && port(65_535).is_ok());
         assert!(quantity(&Value::from("100m")).is_ok() && quantity(&Value::from("x")).is_err());

@@ -1,4 +1,5 @@
-//! What every cluster has from the start: the standard namespaces, and the `kubernetes` Service with its endpoints.
+//! What every cluster has from the start: the standard namespaces, the system's priority classes, and the `kubernetes`
+//! Service with its endpoints.
 
 use std::time::Duration;
 
@@ -6,8 +7,10 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use tokio_util::sync::CancellationToken;
 
+use copepod_core::kinds::priority_class::SYSTEM;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::Api;
 use kube::api::{Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
@@ -75,6 +78,12 @@ pub async fn ensure_bootstrap(client: kube::Client, info: BootstrapInfo) -> Resu
     for name in NAMESPACES {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
         create(&namespaces, &namespace).await.map_err(BootstrapError::of("Namespace", name))?;
+    }
+    let priorities: Api<PriorityClass> = Api::all(client.clone());
+    for (name, value, description) in SYSTEM {
+        let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
+            "value": value, "description": description});
+        create(&priorities, &class).await.map_err(BootstrapError::of("PriorityClass", name))?;
     }
     ensure(Api::<Service>::namespaced(client.clone(), "default"), "Service", service(&info)).await?;
     ensure(Api::<Endpoints>::namespaced(client.clone(), "default"), "Endpoints", endpoints(&info)).await?;

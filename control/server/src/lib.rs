@@ -2,6 +2,7 @@
 
 pub mod api;
 pub mod auth;
+pub mod authorization;
 pub mod bootstrap;
 pub mod controllers;
 pub mod dialer;

@@ -50,6 +50,7 @@ impl Cluster {
     async fn start() -> Self {
         let token = CancellationToken::new();
         let state = ApiState::new(ApiConfig {
+            authorizer: copepod_server::authorization::Trusted::shared(),
             store: Arc::new(MemoryStore::new(Default::default())),
             registry: copepod_core::kinds::builtin(),
             dialer: Arc::new(NoNodes),

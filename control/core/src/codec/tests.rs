@@ -5,6 +5,8 @@ use serde_json::{Value, json};
 use super::*;
 use crate::schema;
 
+mod kinds;
+
 #[test]
 fn json_reports_duplicate_fields() {
     let body = br#"{"spec": {"x": 1, "x": 2, "list": [{"a": 1}, {"a": 1, "a": 3}]}, "spec": {"y": 1}}"#;

@@ -3,13 +3,12 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::replica_set::selector_unchanged;
+use super::fields::{amount, at, immutable, non_negative};
 use super::value::{child, has, int, set, set_default, set_default_nonzero, text};
 use super::workload::{self, count, wide_cells, wide_columns};
 use super::{in_all, names, pod_template, with_scale};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
-use crate::validate::NON_NEGATIVE;
 
 const STRATEGIES: [&str; 2] = ["Recreate", "RollingUpdate"];
 
@@ -42,13 +41,9 @@ impl Strategy for Deployment {
         set(object, "status", json!({}));
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = workload::validate(object, "deployment");
+        let mut errors = workload::validate(object, "deployment", "ReplicaSet");
         errors.extend(strategy(object));
-        for field in ["revisionHistoryLimit", "progressDeadlineSeconds"] {
-            if let Some(n) = int(object, &format!("/spec/{field}")).filter(|n| *n < 0) {
-                errors.push(FieldError::invalid(format!("spec.{field}"), &json!(n), NON_NEGATIVE));
-            }
-        }
+        non_negative(&mut errors, at(object, "spec"), "spec", &["revisionHistoryLimit", "progressDeadlineSeconds"]);
         let ready = int(object, "/spec/minReadySeconds").unwrap_or(0);
         if let Some(deadline) = int(object, "/spec/progressDeadlineSeconds").filter(|d| *d <= ready) {
             let message = "must be greater than minReadySeconds";
@@ -57,7 +52,7 @@ impl Strategy for Deployment {
         errors
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        selector_unchanged(new, old)
+        immutable(new, old, &["spec.selector"])
     }
     /// Annotations count: the controller copies them to ReplicaSets.
     fn bumps_generation(&self, new: &Value, old: &Value) -> bool {
@@ -84,7 +79,7 @@ impl Strategy for Deployment {
             count(object, "/status/availableReplicas"),
             table::age(object, now),
         ];
-        cells.extend(wide_cells(object));
+        cells.extend(wide_cells(at(object, "spec")));
         cells
     }
 }
@@ -122,21 +117,4 @@ fn strategy(object: &Value) -> Vec<FieldError> {
         other => errors.push(FieldError::not_supported(format!("{FIELD}.type"), &json!(other), &STRATEGIES)),
     }
     errors
-}
-
-/// The number in an integer or a percentage.
-fn amount(value: &Value, at_most_all: bool) -> Result<i64, String> {
-    let Some(text) = value.as_str() else {
-        let n = value.as_i64().unwrap_or(0);
-        return if n < 0 { Err(NON_NEGATIVE.into()) } else { Ok(n) };
-    };
-    let digits = text.strip_suffix('%').filter(|d| !d.is_empty() && d.bytes().all(|b| b.is_ascii_digit()));
-    let Some(percent) = digits.and_then(|d| d.parse::<i64>().ok()) else {
-        return Err(
-            "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', \
-                    regex used for validation is '[0-9]+%')"
-                .into(),
-        );
-    };
-    if at_most_all && percent > 100 { Err("must not be greater than 100%".into()) } else { Ok(percent) }
 }

@@ -1,29 +1,74 @@
 //! The built-in kinds: one file each, one line each in [`builtin`].
 
+mod admission_policy;
+mod admission_policy_binding;
+mod admission_rules;
+mod api_service;
+pub mod certificate_signing_request;
+mod check;
 mod config_map;
 mod container_validation;
+mod controller_revision;
+mod cron_job;
+mod cron_schedule;
+mod csi_driver;
+mod csi_node;
+mod csi_storage_capacity;
+mod custom_resource_definition;
+mod daemon_set;
 mod deployment;
+mod device_class;
 mod endpoint_slice;
 mod endpoints;
 mod event;
 mod events_event;
+mod fields;
+mod flow_schema;
+mod horizontal_pod_autoscaler;
+mod horizontal_pod_autoscaler_v1;
+mod ingress;
+mod ingress_class;
+mod ip_address;
+mod job;
+mod job_validation;
 mod lease;
+mod limit_range;
 mod namespace;
+mod network_policy;
 mod node;
+mod persistent_volume;
+mod persistent_volume_claim;
 pub mod pod;
 mod pod_columns;
 mod pod_defaults;
+mod pod_disruption_budget;
 mod pod_parts;
 mod pod_template;
 mod pod_update;
 mod pod_validation;
 mod pod_volumes;
+pub mod priority_class;
+mod priority_level_configuration;
 mod replica_set;
+mod replication_controller;
+mod resource_claim;
+mod resource_quota;
+mod resource_slice;
+mod reviews;
+mod role;
+mod role_binding;
+mod runtime_class;
 mod secret;
 mod service;
 mod service_account;
+mod service_cidr;
 mod service_ports;
+mod stateful_set;
+mod storage_class;
 pub(crate) mod value;
+mod volume_attachment;
+mod volume_attributes_class;
+mod webhook_configuration;
 mod workload;
 
 #[cfg(test)]
@@ -50,9 +95,62 @@ pub fn builtin() -> Registry {
         service_account::resource(),
         deployment::resource(),
         replica_set::resource(),
+        pod_template::resource(),
+        replication_controller::resource(),
+        resource_quota::resource(),
+        limit_range::resource(),
+        persistent_volume::resource(),
+        persistent_volume_claim::resource(),
+        stateful_set::resource(),
+        daemon_set::resource(),
+        controller_revision::resource(),
+        job::resource(),
+        cron_job::resource(),
+        horizontal_pod_autoscaler::resource(),
+        horizontal_pod_autoscaler_v1::resource(),
+        pod_disruption_budget::resource(),
+        priority_class::resource(),
+        runtime_class::resource(),
+        storage_class::resource(),
+        volume_attachment::resource(),
+        csi_driver::resource(),
+        csi_node::resource(),
+        csi_storage_capacity::resource(),
+        volume_attributes_class::resource(),
         lease::resource(),
         endpoint_slice::resource(),
         events_event::resource(),
+        // Access, admission, networking, extension and device kinds.
+        reviews::token_review(),
+        reviews::self_subject_review(),
+        reviews::subject_access_review(),
+        reviews::local_subject_access_review(),
+        reviews::self_subject_access_review(),
+        reviews::self_subject_rules_review(),
+        role::role(),
+        role::cluster_role(),
+        role_binding::role_binding(),
+        role_binding::cluster_role_binding(),
+        certificate_signing_request::resource(),
+        ingress::resource(),
+        ingress_class::resource(),
+        network_policy::resource(),
+        service_cidr::resource(),
+        ip_address::resource(),
+        webhook_configuration::validating(),
+        webhook_configuration::mutating(),
+        admission_policy::validating(),
+        admission_policy_binding::validating(),
+        admission_policy::mutating(),
+        admission_policy_binding::mutating(),
+        custom_resource_definition::resource(),
+        api_service::resource(),
+        flow_schema::resource(),
+        priority_level_configuration::resource(),
+        resource_claim::claim(),
+        resource_claim::template(),
+        device_class::resource(),
+        resource_slice::resource(),
     ];
     let mut registry = Registry::default();
     kinds.into_iter().flatten().for_each(|kind| registry.add(kind));

@@ -96,7 +96,8 @@ fn policies(errors: &mut Vec<FieldError>, spec: &Value, field: &str) {
     }
 }
 
-fn tolerations(errors: &mut Vec<FieldError>, toleration: &Value, field: &str) {
+/// The rules of one toleration at `field`.
+pub(super) fn tolerations(errors: &mut Vec<FieldError>, toleration: &Value, field: &str) {
     let at = |key: &str| text(toleration, &format!("/{key}"));
     let (key, operator, effect) = (at("key"), at("operator"), at("effect"));
     if !key.is_empty() {

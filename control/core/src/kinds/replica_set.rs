@@ -3,12 +3,12 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
+use super::fields::{at, immutable};
 use super::value::{child, set, set_default};
 use super::workload::{self, count, wide_cells, wide_columns};
 use super::{in_all, names, pod_template, with_scale};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
-use crate::validate::IMMUTABLE;
 
 /// ReplicaSets.
 pub fn resource() -> Option<Resource> {
@@ -28,10 +28,10 @@ impl Strategy for ReplicaSet {
         set(object, "status", json!({"replicas": 0}));
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        workload::validate(object, "replica set")
+        workload::validate(object, "replica set", "ReplicaSet")
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        selector_unchanged(new, old)
+        immutable(new, old, &["spec.selector"])
     }
     fn columns(&self) -> Vec<Column> {
         let mut columns = vec![
@@ -52,7 +52,7 @@ impl Strategy for ReplicaSet {
             count(object, "/status/readyReplicas"),
             table::age(object, now),
         ];
-        cells.extend(wide_cells(object));
+        cells.extend(wide_cells(at(object, "spec")));
         cells
     }
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
@@ -61,13 +61,4 @@ impl Strategy for ReplicaSet {
     fn field_names(&self) -> &'static [&'static str] {
         &["status.replicas"]
     }
-}
-
-/// `spec.selector` may not change.
-pub(super) fn selector_unchanged(new: &Value, old: &Value) -> Vec<FieldError> {
-    let selector = new.pointer("/spec/selector").unwrap_or(&Value::Null);
-    if Some(selector) == old.pointer("/spec/selector") {
-        return Vec::new();
-    }
-    vec![FieldError::invalid("spec.selector", selector, IMMUTABLE)]
 }

@@ -3,10 +3,19 @@ use serde_json::{Value, json};
 
 use super::*;
 
+mod access;
+mod autoscaling;
+mod batch;
 mod columns;
 mod defaults;
+mod devices;
+mod extension;
+mod networking;
+mod policies;
 mod updates;
 mod validation;
+mod volumes;
+mod workloads;
 
 /// A built-in kind by `apiVersion` and kind.
 fn kind(api_version: &str, kind: &str) -> Arc<Resource> {
@@ -49,9 +58,61 @@ fn every_kind_is_served() {
             "v1, Kind=ServiceAccount",
             "apps/v1, Kind=Deployment",
             "apps/v1, Kind=ReplicaSet",
+            "v1, Kind=PodTemplate",
+            "v1, Kind=ReplicationController",
+            "v1, Kind=ResourceQuota",
+            "v1, Kind=LimitRange",
+            "v1, Kind=PersistentVolume",
+            "v1, Kind=PersistentVolumeClaim",
+            "apps/v1, Kind=StatefulSet",
+            "apps/v1, Kind=DaemonSet",
+            "apps/v1, Kind=ControllerRevision",
+            "batch/v1, Kind=Job",
+            "batch/v1, Kind=CronJob",
+            "autoscaling/v2, Kind=HorizontalPodAutoscaler",
+            "autoscaling/v1, Kind=HorizontalPodAutoscaler",
+            "policy/v1, Kind=PodDisruptionBudget",
+            "scheduling.k8s.io/v1, Kind=PriorityClass",
+            "node.k8s.io/v1, Kind=RuntimeClass",
+            "storage.k8s.io/v1, Kind=StorageClass",
+            "storage.k8s.io/v1, Kind=VolumeAttachment",
+            "storage.k8s.io/v1, Kind=CSIDriver",
+            "storage.k8s.io/v1, Kind=CSINode",
+            "storage.k8s.io/v1, Kind=CSIStorageCapacity",
+            "storage.k8s.io/v1, Kind=VolumeAttributesClass",
             "coordination.k8s.io/v1, Kind=Lease",
             "discovery.k8s.io/v1, Kind=EndpointSlice",
             "events.k8s.io/v1, Kind=Event",
+            "authentication.k8s.io/v1, Kind=TokenReview",
+            "authentication.k8s.io/v1, Kind=SelfSubjectReview",
+            "authorization.k8s.io/v1, Kind=SubjectAccessReview",
+            "authorization.k8s.io/v1, Kind=LocalSubjectAccessReview",
+            "authorization.k8s.io/v1, Kind=SelfSubjectAccessReview",
+            "authorization.k8s.io/v1, Kind=SelfSubjectRulesReview",
+            "rbac.authorization.k8s.io/v1, Kind=Role",
+            "rbac.authorization.k8s.io/v1, Kind=ClusterRole",
+            "rbac.authorization.k8s.io/v1, Kind=RoleBinding",
+            "rbac.authorization.k8s.io/v1, Kind=ClusterRoleBinding",
+            "certificates.k8s.io/v1, Kind=CertificateSigningRequest",
+            "networking.k8s.io/v1, Kind=Ingress",
+            "networking.k8s.io/v1, Kind=IngressClass",
+            "networking.k8s.io/v1, Kind=NetworkPolicy",
+            "networking.k8s.io/v1, Kind=ServiceCIDR",
+            "networking.k8s.io/v1, Kind=IPAddress",
+            "admissionregistration.k8s.io/v1, Kind=ValidatingWebhookConfiguration",
+            "admissionregistration.k8s.io/v1, Kind=MutatingWebhookConfiguration",
+            "admissionregistration.k8s.io/v1, Kind=ValidatingAdmissionPolicy",
+            "admissionregistration.k8s.io/v1, Kind=ValidatingAdmissionPolicyBinding",
+            "admissionregistration.k8s.io/v1, Kind=MutatingAdmissionPolicy",
+            "admissionregistration.k8s.io/v1, Kind=MutatingAdmissionPolicyBinding",
+            "apiextensions.k8s.io/v1, Kind=CustomResourceDefinition",
+            "apiregistration.k8s.io/v1, Kind=APIService",
+            "flowcontrol.apiserver.k8s.io/v1, Kind=FlowSchema",
+            "flowcontrol.apiserver.k8s.io/v1, Kind=PriorityLevelConfiguration",
+            "resource.k8s.io/v1, Kind=ResourceClaim",
+            "resource.k8s.io/v1, Kind=ResourceClaimTemplate",
+            "resource.k8s.io/v1, Kind=DeviceClass",
+            "resource.k8s.io/v1, Kind=ResourceSlice",
         ]
     );
     for resource in registry.all() {

@@ -1,26 +1,31 @@
-//! What Deployments and ReplicaSets share: their selector and template rules, and their wide columns.
+//! What workloads share: their selector and template rules, and their wide columns.
 
 use std::collections::BTreeMap;
 
 use copepod_api::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
+use super::fields::{at, non_negative};
 use super::pod_template;
 use super::value::{entries, int, list, text};
 use crate::table::Column;
-use crate::validate::{NON_NEGATIVE, label_value, qualified_name, report};
+use crate::validate::{label_value, qualified_name, report};
 
 const OPERATORS: [&str; 4] = ["DoesNotExist", "Exists", "In", "NotIn"];
 
-/// Rules of `spec.selector` and `spec.template`; `what` names the kind in messages (`deployment`).
-pub(super) fn validate(object: &Value, what: &str) -> Vec<FieldError> {
+/// Rules of the counts, `spec.selector` and a `spec.template` of pods that always run. `what` names the kind in
+/// messages about the selector (`deployment`), `kind` in those about the template (`ReplicaSet`).
+pub(super) fn validate(object: &Value, what: &str, kind: &str) -> Vec<FieldError> {
+    let mut errors = selected(object, what);
+    errors.extend(pod_template::validate_always(at(object, "spec.template"), "spec.template", kind));
+    errors
+}
+
+/// Rules of the counts and of `spec.selector`, which must be there and match the template's labels.
+pub(super) fn selected(object: &Value, what: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    for field in ["replicas", "minReadySeconds"] {
-        if let Some(n) = int(object, &format!("/spec/{field}")).filter(|n| *n < 0) {
-            errors.push(FieldError::invalid(format!("spec.{field}"), &json!(n), NON_NEGATIVE));
-        }
-    }
-    let selector = object.pointer("/spec/selector").unwrap_or(&Value::Null);
+    non_negative(&mut errors, at(object, "spec"), "spec", &["replicas", "minReadySeconds"]);
+    let selector = at(object, "spec.selector");
     if selector.is_null() {
         errors.push(FieldError::required("spec.selector", ""));
     } else {
@@ -30,25 +35,30 @@ pub(super) fn validate(object: &Value, what: &str) -> Vec<FieldError> {
             errors.push(FieldError::invalid("spec.selector", selector, &message));
         }
     }
-    let labels = object.pointer("/spec/template/metadata/labels").unwrap_or(&Value::Null);
-    if let (Ok(selector), false) = (LabelSelector::from_json(selector), selector.is_null())
-        && !selector.is_empty()
-        && !selector.matches(&label_map(labels))
+    if !selector.is_null()
+        && let Ok(selector) = LabelSelector::from_json(selector)
     {
-        let message = "`selector` does not match template `labels`";
-        errors.push(FieldError::invalid("spec.template.metadata.labels", labels, message));
+        matches_template(&mut errors, object, &selector);
     }
-    let template = object.pointer("/spec/template").unwrap_or(&Value::Null);
-    errors.extend(pod_template::validate(template, "spec.template"));
     errors
 }
 
-fn label_map(labels: &Value) -> BTreeMap<String, String> {
+/// The template's labels must be such as `selector` selects; an empty selector is reported elsewhere.
+pub(super) fn matches_template(errors: &mut Vec<FieldError>, object: &Value, selector: &LabelSelector) {
+    let labels = at(object, "spec.template.metadata.labels");
+    if !selector.is_empty() && !selector.matches(&label_map(labels)) {
+        let message = "`selector` does not match template `labels`";
+        errors.push(FieldError::invalid("spec.template.metadata.labels", labels, message));
+    }
+}
+
+/// The labels of a JSON map.
+pub(super) fn label_map(labels: &Value) -> BTreeMap<String, String> {
     entries(labels, "").filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).collect()
 }
 
 /// Rules of a `metav1.LabelSelector` at `field`.
-fn label_selector(selector: &Value, field: &str) -> Vec<FieldError> {
+pub(super) fn label_selector(selector: &Value, field: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
     for (key, value) in entries(selector, "/matchLabels") {
         let field = format!("{field}.matchLabels");
@@ -92,19 +102,24 @@ pub(super) fn wide_columns() -> [Column; 3] {
     ]
 }
 
-/// The cells of [`wide_columns`].
-pub(super) fn wide_cells(object: &Value) -> [Value; 3] {
-    let of = |key: &str| {
-        let containers = list(object, "/spec/template/spec/containers").iter();
-        containers.map(|c| text(c, key)).collect::<Vec<_>>().join(",")
-    };
-    let selector = object.pointer("/spec/selector").unwrap_or(&Value::Null);
-    let selector = match LabelSelector::from_json(selector).map(|s| s.to_string()) {
+/// The cells of [`wide_columns`], for the spec of a workload.
+pub(super) fn wide_cells(spec: &Value) -> [Value; 3] {
+    let [names, images] = container_cells(at(spec, "template"));
+    let selector = match LabelSelector::from_json(at(spec, "selector")).map(|s| s.to_string()) {
         Ok(s) if s.is_empty() => "<none>".into(),
         Ok(s) => s,
         Err(_) => "<error>".to_string(),
     };
-    [json!(of("/name")), json!(of("/image")), json!(selector)]
+    [names, images, json!(selector)]
+}
+
+/// Names and images of a template's containers.
+pub(super) fn container_cells(template: &Value) -> [Value; 2] {
+    let of = |key: &str| {
+        let containers = list(template, "/spec/containers").iter();
+        json!(containers.map(|c| text(c, key)).collect::<Vec<_>>().join(","))
+    };
+    [of("/name"), of("/image")]
 }
 
 /// Labels as `a=1,b=2`; `<none>` if there are none.

@@ -133,6 +133,9 @@ impl<'a> Publisher<'a> {
             } else {
                 wanted.push(name.clone());
             }
+            if resource.strategy.is_review() {
+                continue;
+            }
             let list = format!("{name}List");
             if self.definitions.contains_key(&list) {
                 wanted.push(list);

@@ -120,8 +120,11 @@ fn aggregated_resource(resource: &Resource) -> Value {
     out
 }
 
-/// The verbs of a resource; namespaces are not deleted by the dozen.
+/// The verbs of a resource; namespaces are not deleted by the dozen, reviews are only asked.
 fn verbs(resource: &Resource) -> Vec<&'static str> {
+    if resource.strategy.is_review() {
+        return vec!["create"];
+    }
     let no_collection = super::delete::is_namespaces(resource);
     VERBS.iter().copied().filter(|v| !(no_collection && *v == "deletecollection")).collect()
 }

@@ -22,8 +22,8 @@ use super::path::{self, Path, Target};
 use super::request::{Query, Request, Verb};
 use super::update::Part;
 use super::{
-    ApiState, MAX_WAIT, body, connect, create, delete, discovery, error, health, log, openapi, patch, pod, pod_parts,
-    present, read, scale, subresources, update, watch,
+    ApiState, MAX_WAIT, body, connect, create, delete, discovery, error, health, log, openapi, parts, patch, pod,
+    present, read, reviews, scale, subresources, update, watch,
 };
 use crate::identity::Identity;
 
@@ -36,7 +36,8 @@ pub(crate) async fn serve(
     let identity = identity.map_or_else(Identity::anonymous, |Extension(i)| i);
     let started = Instant::now();
     let mut key = None;
-    let work = AssertUnwindSafe(route(&state, request, &mut key)).catch_unwind();
+    let user = identity.user.clone();
+    let work = AssertUnwindSafe(route(&state, identity, request, &mut key)).catch_unwind();
     let response = match work.await {
         Ok(Ok(response)) => response,
         Ok(Err(e)) => error::response(&e),
@@ -54,13 +55,7 @@ pub(crate) async fn serve(
         resource: String::new(),
         subresource: "",
     });
-    tracing::debug!(
-        user = identity.user,
-        verb = key.verb,
-        resource = key.resource,
-        subresource = key.subresource,
-        code
-    );
+    tracing::debug!(user, verb = key.verb, resource = key.resource, subresource = key.subresource, code);
     let long = key.verb == Verb::Watch.name() || key.subresource == "log";
     state.metrics.record(key, code, (!long).then(|| started.elapsed()));
     response
@@ -68,6 +63,7 @@ pub(crate) async fn serve(
 
 async fn route(
     state: &Arc<ApiState>,
+    identity: Identity,
     request: axum::extract::Request,
     key: &mut Option<RequestKey>,
 ) -> Result<Response, ApiError> {
@@ -97,15 +93,8 @@ async fn route(
         resource: found.resource.names.plural.clone(),
         subresource: sub,
     });
-    let header = parts.headers.get(header::ACCEPT).and_then(|v| v.to_str().ok());
-    // Logs are text, and streams what they carry, whatever the client accepts.
-    let accept = if matches!(sub, "log" | "attach" | "exec" | "portforward" | "proxy") {
-        Accept { format: Format::Json, shape: Shape::Full }
-    } else {
-        Accept::negotiate(header, false)?
-    };
     let (state, resource) = (state.clone(), found.resource);
-    let mut request = Request::new(state.clone(), resource, target, verb, query, parts.headers, accept)?;
+    let mut request = Request::new(state.clone(), identity, resource, target, verb, query, parts.headers)?;
     match verb {
         Verb::Watch => watch::watch(request),
         Verb::Get if sub == "log" => log::log(&request).await,
@@ -128,6 +117,7 @@ async fn call(request: &Request, sub: &'static str) -> Result<Response, ApiError
     match (sub, request.verb) {
         ("", Verb::Get) => read::get(request),
         ("", Verb::List) => read::list(request),
+        ("", Verb::Create) if request.resource.strategy.is_review() => reviews::answer(request).await,
         ("", Verb::Create) => create::create(request).await,
         ("", Verb::Update) => update::replace(request, Part::Main).await,
         ("", Verb::Patch) => patch::patch(request, Part::Main).await,
@@ -142,9 +132,7 @@ async fn call(request: &Request, sub: &'static str) -> Result<Response, ApiError
         },
         ("binding", Verb::Create) => pod::bind(request).await,
         ("eviction", Verb::Create) => pod::evict(request).await,
-        ("ephemeralcontainers" | "resize", Verb::Get | Verb::Update | Verb::Patch) => {
-            pod_parts::serve(request, sub).await
-        }
+        ("approval" | "ephemeralcontainers" | "resize", _) => parts::serve(request, sub).await,
         ("attach" | "exec" | "portforward" | "proxy", _) => Err(connect::refuse(request, sub)),
         ("finalize", _) => pod::finalize(request).await,
         (_, verb) => Err(ApiError::method_not_allowed(&request.group_resource(), verb.name())),
@@ -209,7 +197,7 @@ fn verb(method: &Method, target: &Target, query: &Query, found: &Found) -> Resul
             return Err(e);
         }
     };
-    if found.sub == "binding" && verb != Verb::Create {
+    if (found.sub == "binding" || found.resource.strategy.is_review()) && verb != Verb::Create {
         return Err(ApiError::method_not_allowed(&found.resource.group_resource(), verb.name()));
     }
     Ok(verb)

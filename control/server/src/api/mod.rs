@@ -22,13 +22,14 @@ mod managers;
 mod metrics;
 mod object;
 mod openapi;
+mod parts;
 mod patch;
 mod path;
 mod pod;
-mod pod_parts;
 mod present;
 mod read;
 mod request;
+mod reviews;
 mod scale;
 mod selector;
 mod subresources;
@@ -49,9 +50,11 @@ use jiff::Timestamp;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
+use crate::authorization::Authorizer;
 use crate::dialer::NodeDialer;
 use admission::{Admission, Review};
 use metrics::Metrics;
+pub use path::Target;
 
 /// Requests (watches and logs excepted) that are answered at once; more wait.
 pub const MAX_INFLIGHT: usize = 600;
@@ -71,6 +74,8 @@ pub struct ApiConfig {
     pub store: Arc<dyn Store>,
     /// The served resources.
     pub registry: Registry,
+    /// Who may do what: the guard's, which access reviews ask too.
+    pub authorizer: Arc<dyn Authorizer>,
     /// The way to the nodes.
     pub dialer: Arc<dyn NodeDialer>,
     /// The present time.
@@ -87,6 +92,7 @@ pub struct ApiConfig {
 pub struct ApiState {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,
+    pub(crate) authorizer: Arc<dyn Authorizer>,
     pub(crate) dialer: Arc<dyn NodeDialer>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) metrics: Metrics,
@@ -105,6 +111,7 @@ impl ApiState {
         Self {
             store: config.store,
             registry: config.registry,
+            authorizer: config.authorizer,
             dialer: config.dialer,
             shutdown: config.shutdown,
             metrics: Metrics::default(),
@@ -129,6 +136,19 @@ impl ApiState {
         }
         Ok(())
     }
+}
+
+/// What a path names below a group version; `None` for all other paths. The one grammar, for authorization too.
+pub(crate) fn target_of(path: &str) -> Option<Target> {
+    match path::parse(path) {
+        Some(path::Path::Resource(target)) => Some(target),
+        _ => None,
+    }
+}
+
+/// Whether a GET of a collection is a watch.
+pub(crate) fn is_watch(uri: &http::Uri) -> bool {
+    request::Query::of(uri).is_ok_and(|query| query.flag("watch"))
 }
 
 /// The system clock.

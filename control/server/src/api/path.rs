@@ -22,7 +22,7 @@ pub(crate) enum Path {
 
 /// The parts of a resource URL.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub(crate) struct Target {
+pub struct Target {
     /// API group, `""` for core.
     pub group: String,
     /// API version.

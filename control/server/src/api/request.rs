@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use super::ApiState;
-use super::accept::Accept;
+use super::accept::{Accept, Format, Shape};
 use super::error::invalid_options;
 use super::managers;
 use super::path::Target;
+use crate::identity::Identity;
 
 /// What a request does, in the words of authorization and metrics.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -103,6 +104,7 @@ pub(crate) fn parse_revision(text: &str) -> Result<u64, ApiError> {
 /// One request.
 pub(crate) struct Request {
     pub state: Arc<ApiState>,
+    pub identity: Identity,
     pub resource: Arc<Resource>,
     pub target: Target,
     pub verb: Verb,
@@ -124,13 +126,20 @@ impl Request {
     /// Checks the options that all writes share.
     pub fn new(
         state: Arc<ApiState>,
+        identity: Identity,
         resource: Arc<Resource>,
         target: Target,
         verb: Verb,
         query: Query,
         headers: HeaderMap,
-        accept: Accept,
     ) -> Result<Self, ApiError> {
+        // Logs are text, and streams what they carry, whatever the client accepts.
+        let streams = ["log", "attach", "exec", "portforward", "proxy"];
+        let accept = if target.subresource.as_deref().is_some_and(|sub| streams.contains(&sub)) {
+            Accept { format: Format::Json, shape: Shape::Full }
+        } else {
+            Accept::negotiate(headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()), false)?
+        };
         let kind = match verb {
             Verb::Create => "CreateOptions",
             Verb::Patch => "PatchOptions",
@@ -161,6 +170,7 @@ impl Request {
         let (body, warnings) = (Bytes::new(), Mutex::default());
         Ok(Self {
             state,
+            identity,
             resource,
             target,
             verb,

@@ -1,5 +1,7 @@
 //! The scale subresource: an `autoscaling/v1 Scale` seen through the kind's [`ScalePaths`].
 
+use std::collections::BTreeMap;
+
 use axum::response::Response;
 use copepod_api::{ApiError, FieldError, LabelSelector};
 use copepod_core::resource::ScalePaths;
@@ -53,7 +55,11 @@ fn scale_of(paths: &ScalePaths, object: &Value) -> Value {
     let selector =
         at_path(object, &paths.selector).filter(|_| !paths.selector.is_empty()).map(|selector| match selector {
             Value::String(text) => text.clone(),
-            selector => LabelSelector::from_json(selector).unwrap_or_default().to_string(),
+            // A ReplicationController's selector is a plain map of labels.
+            selector => match serde_json::from_value::<BTreeMap<String, String>>(selector.clone()) {
+                Ok(labels) => LabelSelector::from_labels(&labels).to_string(),
+                Err(_) => LabelSelector::from_json(selector).unwrap_or_default().to_string(),
+            },
         });
     if let Some(selector) = selector.filter(|s| !s.is_empty()) {
         as_map(&mut status).insert("selector".into(), selector.into());

@@ -25,6 +25,7 @@ const EVICTION: Sub = Sub { name: "eviction", kind: Some("Eviction"), api: Some(
 const LOG: Sub = Sub { name: "log", kind: None, api: None, verbs: &["get"] };
 const EPHEMERAL: Sub = Sub { name: "ephemeralcontainers", kind: None, api: None, verbs: &["get", "patch", "update"] };
 const RESIZE: Sub = Sub { name: "resize", kind: None, api: None, verbs: &["get", "patch", "update"] };
+const APPROVAL: Sub = Sub { name: "approval", kind: None, api: None, verbs: &["get", "patch", "update"] };
 const FINALIZE: Sub = Sub { name: "finalize", kind: None, api: None, verbs: &["update"] };
 /// What connects a client to a pod.
 const CONNECT: &[&str] = &["create", "get"];
@@ -59,6 +60,9 @@ pub(crate) fn of(resource: &Resource) -> Vec<Sub> {
         ("", "services") => subs.push(connect("proxy", "ServiceProxyOptions", PROXY)),
         ("", "nodes") => subs.push(connect("proxy", "NodeProxyOptions", PROXY)),
         _ => {}
+    }
+    if resource.names.group == "certificates.k8s.io" && resource.names.plural == "certificatesigningrequests" {
+        subs.push(APPROVAL);
     }
     if is_namespaces(resource) {
         subs.push(FINALIZE);

@@ -8,6 +8,7 @@ use copepod_store::{MemoryStore, Options, Store};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{ApiConfig, ApiState, router, system_clock};
+use crate::authorization::Trusted;
 use crate::identity::Identity;
 use crate::tunnel::TunnelDialer;
 
@@ -15,6 +16,7 @@ use crate::tunnel::TunnelDialer;
 fn server() -> (kube::Client, Arc<MemoryStore>) {
     let store = Arc::new(MemoryStore::new(Options::default()));
     let state = ApiState::new(ApiConfig {
+        authorizer: Trusted::shared(),
         store: store.clone(),
         registry: copepod_core::kinds::builtin(),
         dialer: TunnelDialer::new(),
@@ -23,7 +25,8 @@ fn server() -> (kube::Client, Arc<MemoryStore>) {
         node_ports: 30000..=32767,
         shutdown: CancellationToken::new(),
     });
-    let router = router(Arc::new(state)).layer(axum::middleware::from_fn(crate::auth::guard));
+    let router =
+        router(Arc::new(state)).layer(axum::middleware::from_fn_with_state(Trusted::shared(), crate::auth::guard));
     (copepod_client::in_process(router, Identity::new(USER_APISERVER, &[]), "kube-apiserver"), store)
 }
 
@@ -45,6 +48,10 @@ async fn makes_what_every_cluster_has() {
     ensure_bootstrap(client.clone(), info("192.0.2.5", 6443)).await.unwrap();
     for name in NAMESPACES {
         Api::<Namespace>::all(client.clone()).get(name).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+    }
+    for (name, value) in [("system-cluster-critical", 2_000_000_000), ("system-node-critical", 2_000_001_000)] {
+        let class = Api::<PriorityClass>::all(client.clone()).get(name).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+        assert_eq!(class.value, Some(value));
     }
     let expect = |object: &Value, pairs: &[(&str, Value)]| {
         for (pointer, value) in pairs {

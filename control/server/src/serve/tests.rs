@@ -1,4 +1,5 @@
 use super::*;
+use crate::authorization::Trusted;
 use axum::Extension;
 use axum::routing::{get, post};
 use copepod_api::names::GROUP_MASTERS;
@@ -30,7 +31,7 @@ async fn start(limits: Limits, router: Router) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let shutdown = CancellationToken::new();
-    let router = router.layer(axum::middleware::from_fn(crate::auth::guard));
+    let router = router.layer(axum::middleware::from_fn_with_state(Trusted::shared(), crate::auth::guard));
     let task = tokio::spawn(serve(listener, tls, router, limits, shutdown.clone()));
     Server { pki, address, shutdown, task, _dir: dir }
 }

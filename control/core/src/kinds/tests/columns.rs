@@ -3,12 +3,12 @@ use super::*;
 /// `now` in every test: 100 s after the epoch; objects are created at second 40.
 const NOW: i64 = 100;
 
-fn row(api_version: &str, kind_: &str, mut object: Value, expected: &[&str]) {
+pub(super) fn row(api_version: &str, kind_: &str, mut object: Value, expected: &[&str]) {
     object["metadata"] = json!({"name": "a", "creationTimestamp": "1970-01-01T00:00:40Z"});
     check(api_version, kind_, object, expected);
 }
 
-fn check(api_version: &str, kind_: &str, object: Value, expected: &[&str]) {
+pub(super) fn check(api_version: &str, kind_: &str, object: Value, expected: &[&str]) {
     let cells = kind(api_version, kind_).strategy.cells(&object, NOW);
     let shown: Vec<String> = cells.iter().map(|c| c.as_str().map_or_else(|| c.to_string(), String::from)).collect();
     assert_eq!(shown, expected, "{object}");

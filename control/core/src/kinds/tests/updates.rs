@@ -1,7 +1,7 @@
 use super::*;
 
 /// Prepares and checks an update; `expected` are the starts of all messages.
-fn update(resource: &Resource, old: &Value, mut new: Value, expected: &[&str]) -> Value {
+pub(super) fn update(resource: &Resource, old: &Value, mut new: Value, expected: &[&str]) -> Value {
     resource.strategy.prepare_update(&mut new, old);
     let errors: Vec<String> = resource.strategy.validate_update(&new, old).iter().map(ToString::to_string).collect();
     let matches = errors.len() == expected.len() && errors.iter().zip(expected).all(|(e, x)| e.starts_with(x));
@@ -9,7 +9,7 @@ fn update(resource: &Resource, old: &Value, mut new: Value, expected: &[&str]) -
     new
 }
 
-fn with(old: &Value, pointer: &str, value: Value) -> Value {
+pub(super) fn with(old: &Value, pointer: &str, value: Value) -> Value {
     let mut new = old.clone();
     *new.pointer_mut(pointer).unwrap() = value;
     new

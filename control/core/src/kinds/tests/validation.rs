@@ -1,7 +1,7 @@
 use super::*;
 
 /// Defaults, then validates; `expected` are the starts of all messages, in order.
-fn check(api_version: &str, kind_: &str, object: Value, expected: &[&str]) {
+pub(super) fn check(api_version: &str, kind_: &str, object: Value, expected: &[&str]) {
     let resource = kind(api_version, kind_);
     let object = defaulted(&resource, object);
     let errors: Vec<String> = resource.strategy.validate(&object).iter().map(ToString::to_string).collect();

@@ -207,6 +207,9 @@ fn operations(resource: &Resource) -> Vec<Operation> {
     let scoped = if resource.namespaced() { "Namespaced" } else { "" };
     let id = |verb: &str, rest: &str| format!("{verb}{prefix}{scoped}{}{rest}", names.kind);
 
+    if resource.strategy.is_review() {
+        return vec![make(&collection, "post", "post", id("create", ""), WRITE, object(&name), &name, &gvk)];
+    }
     let mut all = vec![
         make(&collection, "get", "list", id("list", ""), LIST, None, &list, &gvk),
         make(&collection, "post", "post", id("create", ""), WRITE, object(&name), &name, &gvk),

@@ -128,3 +128,12 @@ fn v2_holds_everything_in_one_document() {
     assert!(patch["parameters"].as_array().unwrap().iter().any(|p| p["name"] == "fieldValidation"));
     assert!(patch["consumes"].as_array().unwrap().contains(&json!("application/strategic-merge-patch+json")));
 }
+
+#[test]
+fn every_built_in_kind_is_published() {
+    let document = v2(&crate::kinds::builtin());
+    complete(&document, "#/definitions/", &document["definitions"]);
+    let reviews = document.pointer("/paths/~1apis~1authentication.k8s.io~1v1~1selfsubjectreviews").unwrap();
+    assert!(reviews.get("post").is_some() && reviews.get("get").is_none(), "reviews are answered, not stored");
+    assert!(document["definitions"].get("io.k8s.api.authentication.v1.SelfSubjectReviewList").is_none());
+}

@@ -1,6 +1,7 @@
 //! Admission: what may be created, changed or deleted beyond an object's own rules, and what the cluster fills in
 //! (addresses, ports, accounts). A chain of [`Admission`]s runs between defaulting and validation.
 
+mod certificates;
 mod namespace;
 mod service;
 mod service_account;
@@ -75,6 +76,7 @@ pub(crate) trait Admission: Send + Sync {
 pub(crate) fn chain(service_cidr: Cidr, node_ports: std::ops::RangeInclusive<u16>) -> Vec<Box<dyn Admission>> {
     vec![
         Box::new(namespace::Lifecycle),
+        Box::new(certificates::Requester),
         Box::new(service_account::DefaultAccount),
         Box::new(service::Addresses::new(service_cidr, node_ports)),
     ]

@@ -20,6 +20,8 @@ impl Admission for Lifecycle {
                 let namespaces = review.request.group_resource();
                 Err(ApiError::forbidden(&namespaces, review.name, "this namespace may not be deleted"))
             }
+            // A question about a namespace tells nothing of whether there is one.
+            (Operation::Create, Some(_)) if review.request.resource.strategy.is_review() => Ok(()),
             (Operation::Create, Some(namespace)) => check(review, namespace),
             _ => Ok(()),
         }

@@ -1,14 +1,18 @@
 //! The API server through its router, in process, over the memory store.
 
+mod access;
 mod apply;
 mod clients;
+mod conformance;
 mod deletes;
 mod invented;
 mod lists;
+mod minimal;
 mod pods;
 mod services;
 mod verbs;
 mod watches;
+mod workloads;
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -30,6 +34,7 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use super::{ApiConfig, ApiState, router};
+use crate::authorization::{Authorizer, Trusted};
 use crate::dialer::{DialError, NodeDialer, NodeStream};
 
 /// No test waits longer than this for one thing (also on a paused clock, where bookmarks take a minute).
@@ -85,12 +90,21 @@ impl Server {
         Self::with(kinds::builtin(), Arc::new(Unconnected)).await
     }
 
-    /// A server with the namespace `default`.
     pub async fn with(registry: Registry, dialer: Arc<dyn NodeDialer>) -> Self {
+        Self::made_of(registry, dialer, Trusted::shared()).await
+    }
+
+    pub async fn guarded_by(authorizer: Arc<dyn Authorizer>) -> Self {
+        Self::made_of(kinds::builtin(), Arc::new(Unconnected), authorizer).await
+    }
+
+    /// A server with the namespace `default`.
+    async fn made_of(registry: Registry, dialer: Arc<dyn NodeDialer>, authorizer: Arc<dyn Authorizer>) -> Self {
         let store = Arc::new(MemoryStore::new(copepod_store::Options::default()));
         let now: Arc<Mutex<Timestamp>> = Arc::new(Mutex::new("2026-01-01T00:00:00Z".parse().unwrap()));
         let (clock, shutdown) = (now.clone(), CancellationToken::new());
         let state = ApiState::new(ApiConfig {
+            authorizer,
             store: store.clone(),
             registry,
             dialer,

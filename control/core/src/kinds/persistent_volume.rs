@@ -1,0 +1,243 @@
+//! PersistentVolume.
+
+use copepod_api::FieldError;
+use serde_json::{Value, json};
+
+use super::fields::{at, object_name, one_of, required, same};
+use super::persistent_volume_claim::or_unset;
+use super::value::{child, entries, has, remove, set, set_default, set_default_nonzero, strings, text};
+use super::{names, with_status};
+use crate::resource::{Resource, Scope, Strategy};
+use crate::table::{self, Column};
+use crate::validate::{IMMUTABLE, quantity, report};
+
+const ACCESS_MODES: [&str; 4] = ["ReadOnlyMany", "ReadWriteMany", "ReadWriteOnce", "ReadWriteOncePod"];
+/// Fields of the spec that are not the volume's source.
+const PLAIN_FIELDS: [&str; 9] = [
+    "accessModes",
+    "capacity",
+    "claimRef",
+    "mountOptions",
+    "nodeAffinity",
+    "persistentVolumeReclaimPolicy",
+    "storageClassName",
+    "volumeAttributesClassName",
+    "volumeMode",
+];
+
+/// PersistentVolumes.
+pub fn resource() -> Option<Resource> {
+    let names = names("v1", "persistentvolumes", "PersistentVolume", &["pv"], Scope::Cluster);
+    super::built_in(names, with_status(), PersistentVolume)
+}
+
+struct PersistentVolume;
+
+impl Strategy for PersistentVolume {
+    fn default(&self, object: &mut Value) {
+        if let Some(status) = child(object, "status") {
+            set_default_nonzero(status, "phase", "Pending");
+        }
+        let Some(spec) = child(object, "spec") else { return };
+        set_default_nonzero(spec, "persistentVolumeReclaimPolicy", "Retain");
+        set_default(spec, "volumeMode", "Filesystem");
+        if let Some(path) = spec.get_mut("hostPath") {
+            set_default(path, "type", "");
+        }
+    }
+    /// The phase is as old as the volume.
+    fn prepare_create(&self, object: &mut Value) {
+        let created = at(object, "metadata.creationTimestamp").clone();
+        set(object, "status", json!({"phase": "Pending"}));
+        if let (Some(status), false) = (object.get_mut("status"), created.is_null()) {
+            set(status, "lastPhaseTransitionTime", created);
+        }
+    }
+    fn validate(&self, object: &Value) -> Vec<FieldError> {
+        spec(at(object, "spec"))
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = Vec::new();
+        if !same(&source(new, old), &source(old, old)) {
+            let message = "spec.persistentvolumesource is immutable after creation";
+            errors.push(FieldError::forbidden("spec.persistentvolumesource", message));
+        }
+        if !same(at(new, "spec.volumeMode"), at(old, "spec.volumeMode")) {
+            errors.push(FieldError::invalid("volumeMode", at(new, "spec.volumeMode"), IMMUTABLE));
+        }
+        let (after, before) = (at(new, "spec.nodeAffinity"), at(old, "spec.nodeAffinity"));
+        if !before.is_null() && !same(after, before) {
+            errors.push(FieldError::invalid("nodeAffinity", after, IMMUTABLE));
+        }
+        volume_class_update(&mut errors, new, old);
+        errors
+    }
+    fn has_generation(&self) -> bool {
+        false
+    }
+    fn columns(&self) -> Vec<Column> {
+        vec![
+            Column::name(),
+            Column::new("Capacity", "string", "Its size."),
+            Column::new("Access Modes", "string", "How it can be mounted."),
+            Column::new("Reclaim Policy", "string", "What happens to it when its claim goes."),
+            Column::new("Status", "string", "Its phase; Terminating while it is deleted."),
+            Column::new("Claim", "string", "The claim that it is bound to."),
+            Column::new("StorageClass", "string", "Its class."),
+            Column::new("VolumeAttributesClass", "string", "The class of its attributes."),
+            Column::new("Reason", "string", "Why it is in this phase."),
+            Column::age(),
+            Column::new("VolumeMode", "string", "Filesystem or Block.").wide(),
+        ]
+    }
+    fn cells(&self, object: &Value, now: i64) -> Vec<Value> {
+        let deleted = has(object, "/metadata/deletionTimestamp");
+        let claim = if has(object, "/spec/claimRef") {
+            format!("{}/{}", text(object, "/spec/claimRef/namespace"), text(object, "/spec/claimRef/name"))
+        } else {
+            String::new()
+        };
+        vec![
+            table::name(object),
+            json!(text(object, "/spec/capacity/storage")),
+            json!(modes_cell(object, "/spec/accessModes")),
+            json!(text(object, "/spec/persistentVolumeReclaimPolicy")),
+            json!(if deleted { "Terminating" } else { text(object, "/status/phase") }),
+            json!(claim),
+            json!(storage_class(object)),
+            or_unset(object, "spec.volumeAttributesClassName"),
+            json!(text(object, "/status/reason")),
+            table::age(object, now),
+            or_unset(object, "spec.volumeMode"),
+        ]
+    }
+}
+
+/// Rules of `accessModes` in the spec of a volume or claim; `detail` is for a spec without any.
+pub(super) fn access_modes(errors: &mut Vec<FieldError>, spec: &Value, detail: &str) {
+    const FIELD: &str = "spec.accessModes";
+    let modes: Vec<&str> = strings(spec, "/accessModes").collect();
+    if modes.is_empty() {
+        errors.push(FieldError::required(FIELD, detail));
+    }
+    for mode in modes.iter().filter(|m| !ACCESS_MODES.contains(m)) {
+        errors.push(FieldError::not_supported(FIELD, &json!(mode), &ACCESS_MODES));
+    }
+    let alone = |m: &&str| *m == "ReadWriteOncePod";
+    if modes.iter().any(alone) && modes.iter().any(|m| !alone(m) && ACCESS_MODES.contains(m)) {
+        errors.push(FieldError::forbidden(FIELD, "may not use ReadWriteOncePod with other access modes"));
+    }
+}
+
+/// Access modes in their short form, in upstream's order.
+pub(super) fn modes_cell(object: &Value, pointer: &str) -> String {
+    let short =
+        [("ReadWriteOnce", "RWO"), ("ReadOnlyMany", "ROX"), ("ReadWriteMany", "RWX"), ("ReadWriteOncePod", "RWOP")];
+    let given: Vec<&str> = strings(object, pointer).collect();
+    short.iter().filter(|(mode, _)| given.contains(mode)).map(|(_, s)| *s).collect::<Vec<_>>().join(",")
+}
+
+/// The storage class of a volume or claim; an old annotation comes first.
+pub(super) fn storage_class(object: &Value) -> &str {
+    let annotation = text(object, "/metadata/annotations/volume.beta.kubernetes.io~1storage-class");
+    if annotation.is_empty() { text(object, "/spec/storageClassName") } else { annotation }
+}
+
+/// Once set, the class of attributes may be changed but not removed.
+pub(super) fn volume_class_update(errors: &mut Vec<FieldError>, new: &Value, old: &Value) {
+    const FIELD: &str = "spec.volumeAttributesClassName";
+    if at(old, FIELD).is_null() || at(new, FIELD) == at(old, FIELD) {
+        return;
+    }
+    if at(new, FIELD).is_null() {
+        errors.push(FieldError::forbidden(FIELD, "update from non-nil value to nil is forbidden"));
+    } else if at(new, FIELD) == "" {
+        errors.push(FieldError::forbidden(FIELD, "update from non-nil value to an empty string is forbidden"));
+    }
+}
+
+fn spec(spec: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    access_modes(&mut errors, spec, "");
+    capacity(&mut errors, at(spec, "capacity"));
+    let policies = ["Delete", "Recycle", "Retain"];
+    one_of(&mut errors, spec, "spec", "persistentVolumeReclaimPolicy", &policies);
+    if has(spec, "/nodeAffinity") && !has(spec, "/nodeAffinity/required") {
+        let message = "must specify required node constraints";
+        errors.push(FieldError::required("spec.nodeAffinity.required", message));
+    }
+    let mut sources = entries(spec, "").filter(|(key, v)| !PLAIN_FIELDS.contains(&key.as_str()) && !v.is_null());
+    match sources.next() {
+        None => errors.push(FieldError::required("spec", "must specify a volume type")),
+        Some((kind, source)) => volume_source(&mut errors, kind, source, spec),
+    }
+    for (kind, _) in sources {
+        errors.push(FieldError::forbidden(format!("spec.{kind}"), "may not specify more than 1 volume type"));
+    }
+    if text(spec, "/hostPath/path") == "/" && text(spec, "/persistentVolumeReclaimPolicy") == "Recycle" {
+        let message = "may not be 'recycle' for a hostPath mount of '/'";
+        errors.push(FieldError::forbidden("spec.persistentVolumeReclaimPolicy", message));
+    }
+    object_name(&mut errors, spec, "spec", "storageClassName");
+    one_of(&mut errors, spec, "spec", "volumeMode", &["Block", "Filesystem"]);
+    object_name(&mut errors, spec, "spec", "volumeAttributesClassName");
+    if has(spec, "/volumeAttributesClassName") && !has(spec, "/csi") {
+        errors.push(FieldError::required("spec.csi", "has to be specified when using volumeAttributesClassName"));
+    }
+    errors
+}
+
+fn capacity(errors: &mut Vec<FieldError>, capacity: &Value) {
+    const FIELD: &str = "spec.capacity";
+    let amounts: Vec<(&String, &Value)> = entries(capacity, "").collect();
+    if amounts.is_empty() {
+        errors.push(FieldError::required(FIELD, ""));
+    } else if amounts.iter().any(|(name, _)| *name != "storage") {
+        errors.push(FieldError::not_supported(FIELD, capacity, &["storage"]));
+    }
+    for (name, value) in amounts {
+        let field = format!("{FIELD}[{name}]");
+        match quantity(value) {
+            Ok(size) if size.is_zero() || size.is_negative() => {
+                errors.push(FieldError::invalid(field, value, "must be greater than zero"));
+            }
+            check => report(errors, field, value, check.map(|_| ())),
+        }
+    }
+}
+
+fn volume_source(errors: &mut Vec<FieldError>, kind: &str, source: &Value, spec: &Value) {
+    let field = format!("spec.{kind}");
+    let needed: &[&str] = match kind {
+        "hostPath" | "local" => &["path"],
+        "nfs" => &["server", "path"],
+        "csi" => &["driver", "volumeHandle"],
+        _ => &[],
+    };
+    required(errors, source, &field, needed);
+    let path = text(source, "/path");
+    if matches!(kind, "hostPath" | "local") && path.split('/').any(|part| part == "..") {
+        errors.push(FieldError::invalid(format!("{field}.path"), &json!(path), "must not contain '..'"));
+    }
+    if kind == "nfs" && !path.is_empty() && !path.starts_with('/') {
+        errors.push(FieldError::invalid(format!("{field}.path"), &json!(path), "must be an absolute path"));
+    }
+    if kind == "csi" {
+        object_name(errors, source, &field, "driver");
+    }
+    if kind == "local" && !has(spec, "/nodeAffinity") {
+        errors.push(FieldError::required("spec.nodeAffinity", "Local volume requires node affinity"));
+    }
+}
+
+/// The source of a volume; a secret for its controller's expansion may be added to `old`.
+fn source(volume: &Value, old: &Value) -> Value {
+    let mut spec = at(volume, "spec").clone();
+    for key in PLAIN_FIELDS {
+        remove(&mut spec, "", key);
+    }
+    if !has(old, "/spec/csi/controllerExpandSecretRef") {
+        remove(&mut spec, "/csi", "controllerExpandSecretRef");
+    }
+    spec
+}
