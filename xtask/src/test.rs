@@ -4,11 +4,13 @@ use std::path::Path;
 
 use anyhow::Result;
 
+use crate::wheels::clients;
 use crate::{cmd, guests, kubectl, target_dir};
 
 /// Builds guests and binary, then runs every test with nextest if it is installed, else with cargo's own runner.
 pub fn run(root: &Path, args: &[String]) -> Result<()> {
     let kubectl = kubectl::ensure(root)?;
+    let clients = clients::ensure(root)?;
     let guests = guests::build(root)?;
     let binary = binary(root)?;
     cmd::step("building and running the tests");
@@ -17,6 +19,9 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
     tests.args(if nextest { ["nextest", "run"].as_slice() } else { ["test", "--no-fail-fast"].as_slice() });
     tests.args(["--workspace", "--locked", "--target-dir"]).arg(target_dir(root)).args(args).current_dir(root);
     tests.env("COPEPOD_BIN", binary).env("COPEPOD_GUESTS", guests).env("KUBECTL", kubectl);
+    if let Some(clients) = clients {
+        tests.env("COPEPOD_CLIENTS", clients);
+    }
     cmd::run(&mut tests)
 }
 
