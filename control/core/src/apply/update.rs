@@ -198,8 +198,10 @@ fn apply_to(
     if !config.fields.contains(&last) {
         let others = managers.entries.iter().filter(|e| !foreign(e) && !e.manager.is(&me));
         let owned = others.fold(config.fields.clone(), |all, e| all.union(e.fields()));
-        // Merged again: an empty list or map that the configuration gives is still there.
-        object = merge(place, &prune(place, &object, &owned, &last)?, &config.value)?;
+        let mut pruned = prune(place, &object, &owned, &last)?;
+        // Emptied maps and lists go, but for those that the configuration itself gives.
+        schema.prune(&mut pruned);
+        object = merge(place, &pruned, &config.value)?;
     }
     let changes = changes(place, live, &object)?;
     let set = changes.set();
