@@ -1,5 +1,7 @@
 //! `metadata.managedFields`: who owns which fields since when.
 
+use std::cell::OnceCell;
+
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
@@ -76,26 +78,44 @@ impl std::fmt::Display for Manager {
 pub(super) struct Entry {
     pub manager: Manager,
     pub time: Option<Timestamp>,
-    fields: FieldSet,
+    /// Parsed when they are asked for: most writes meet few managers.
+    fields: OnceCell<FieldSet>,
     /// FieldsV1 as they were read, as long as they are so.
     read: Option<Value>,
 }
 
 impl Entry {
     pub fn new(manager: Manager, time: Timestamp, fields: FieldSet) -> Self {
-        Self { manager, time: Some(time), fields, read: None }
+        Self { manager, time: Some(time), fields: fields.into(), read: None }
     }
+    /// What is owned; nothing, if that cannot be parsed.
     pub fn fields(&self) -> &FieldSet {
-        &self.fields
+        self.fields.get_or_init(|| self.parse().unwrap_or_default())
+    }
+    fn parse(&self) -> Result<FieldSet, String> {
+        self.read.as_ref().map_or_else(|| Ok(FieldSet::default()), FieldSet::from_fields_v1)
     }
     /// Changes what is owned; whether it was another set before.
     pub fn set_fields(&mut self, fields: FieldSet) -> bool {
-        let changed = fields != self.fields;
+        let changed = fields != *self.fields();
         if changed {
-            self.fields = fields;
+            self.fields = fields.into();
             self.read = None;
         }
         changed
+    }
+    /// Whether anything of the set may be owned: judged by the first steps of the paths as long as they are not parsed.
+    pub fn may_own(&self, set: &FieldSet) -> bool {
+        match (self.fields.get(), &self.read) {
+            (None, Some(read)) => set.nodes().iter().any(|n| read.get(n.element.print()).is_some()),
+            _ => true,
+        }
+    }
+    fn is_empty(&self) -> bool {
+        match (self.fields.get(), &self.read) {
+            (None, Some(Value::Object(read))) => read.is_empty(),
+            _ => self.fields().is_empty(),
+        }
     }
 
     fn decode(value: Value) -> Result<Self, String> {
@@ -128,24 +148,24 @@ impl Entry {
             time => Some(time.parse().map_err(|e| format!("invalid time {time:?}: {e}"))?),
         };
         let read = entry.remove("fieldsV1").unwrap_or_else(|| json!({}));
-        let fields = FieldSet::from_fields_v1(&read)?;
-        Ok(Self { manager, time, fields, read: Some(read) })
+        Ok(Self { manager, time, fields: OnceCell::new(), read: Some(read) })
     }
 
-    fn encode(self) -> Value {
+    fn encode(mut self) -> Value {
         let mut entry = Map::new();
         let mut set = |name: &str, value: String| {
             if !value.is_empty() {
                 entry.insert(name.to_owned(), value.into());
             }
         };
-        set("manager", self.manager.name);
+        set("manager", std::mem::take(&mut self.manager.name));
         set("operation", self.manager.operation.name().to_owned());
-        set("apiVersion", self.manager.api_version);
+        set("apiVersion", std::mem::take(&mut self.manager.api_version));
         set("time", self.time.map(|t| t.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()).unwrap_or_default());
         set("fieldsType", "FieldsV1".to_owned());
-        set("subresource", self.manager.subresource);
-        entry.insert("fieldsV1".to_owned(), self.read.unwrap_or_else(|| self.fields.to_fields_v1()));
+        set("subresource", std::mem::take(&mut self.manager.subresource));
+        let fields = self.read.take().unwrap_or_else(|| self.fields().to_fields_v1());
+        entry.insert("fieldsV1".to_owned(), fields);
         entry.into()
     }
 }
@@ -193,10 +213,16 @@ impl Managers {
         (!list.is_empty()).then(|| list.into())
     }
 
-    /// The same, to be printed anew: for entries that a client made.
-    pub fn canonical(mut self) -> Self {
-        self.entries.iter_mut().for_each(|e| e.read = None);
-        self
+    /// The same, parsed, and to be printed anew: for entries that a client made.
+    ///
+    /// # Errors
+    /// The first that cannot be parsed.
+    pub fn canonical(mut self) -> Result<Self, String> {
+        for entry in &mut self.entries {
+            entry.fields = entry.parse()?.into();
+            entry.read = None;
+        }
+        Ok(self)
     }
 
     /// A manager's entry.
@@ -210,7 +236,7 @@ impl Managers {
 
     /// Drops managers that own nothing.
     pub fn drop_empty(&mut self) {
-        self.entries.retain(|e| !e.fields.is_empty());
+        self.entries.retain(|e| !e.is_empty());
     }
 
     /// Merges the oldest updaters, version by version, until there are no more than `max`.
@@ -248,7 +274,7 @@ impl Managers {
             }
             let merged = self.entries.remove(at);
             if let Some(entry) = self.get_mut(&into) {
-                entry.set_fields(entry.fields.union(&merged.fields));
+                entry.set_fields(entry.fields().union(merged.fields()));
                 entry.time = merged.time;
             }
             excess -= 1;

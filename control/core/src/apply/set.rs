@@ -197,15 +197,19 @@ impl FieldSet {
             return Err(format!("fieldsV1 nests deeper than {MAX_DEPTH}"));
         }
         let fields = fields.as_object().ok_or("fieldsV1 is not a tree of objects")?;
-        let (mut set, mut dot) = (Self::default(), false);
+        let (mut nodes, mut dot) = (Vec::with_capacity(fields.len()), false);
         for (key, below) in fields {
             if key == "." {
                 dot = true;
             } else if let Some(element) = Element::parse(key)? {
                 let (children, member) = Self::parse(below, depth + 1)?;
-                set.add(element, member, children);
+                nodes.push(Node { element, member, children });
             }
         }
+        // Keys have another order as texts, and one element may have been written in two ways.
+        nodes.sort_by(|a, b| a.element.cmp(&b.element));
+        let mut set = Self { nodes: Vec::with_capacity(nodes.len()) };
+        nodes.into_iter().for_each(|n| set.add(n.element, n.member, n.children));
         let member = dot || set.is_empty();
         Ok((set, member))
     }

@@ -61,7 +61,7 @@ pub fn track(
     let me = writer.manager(Operation::Update);
     let set = changes.set();
     let touched = set.union(&changes.removed);
-    for entry in managers.entries.iter_mut().filter(|e| e.manager.same_group(&me)) {
+    for entry in managers.entries.iter_mut().filter(|e| e.manager.same_group(&me) && e.may_own(&touched)) {
         refresh(place, entry);
         let lost = if entry.manager.is(&me) { &changes.removed } else { &touched };
         if entry.fields().intersects(lost) {
@@ -107,8 +107,8 @@ pub fn given_or_had(given: Option<Value>, had: Option<&Value>) -> Option<Value> 
     if reset {
         return None;
     }
-    match Managers::decode(given) {
-        Ok(managers) if !managers.entries.is_empty() && !too_many(&managers) => managers.canonical().encode(),
+    match Managers::decode(given).and_then(Managers::canonical) {
+        Ok(managers) if !managers.entries.is_empty() && !too_many(&managers) => managers.encode(),
         _ => had.cloned(),
     }
 }
@@ -198,8 +198,10 @@ fn apply_to(
     if !config.fields.contains(&last) {
         let others = managers.entries.iter().filter(|e| !foreign(e) && !e.manager.is(&me));
         let owned = others.fold(config.fields.clone(), |all, e| all.union(e.fields()));
-        // Merged again: an empty list or map that the configuration gives is still there.
-        object = merge(place, &prune(place, &object, &owned, &last)?, &config.value)?;
+        let mut pruned = prune(place, &object, &owned, &last)?;
+        // Emptied maps and lists go, but for those that the configuration itself gives.
+        schema.prune(&mut pruned);
+        object = merge(place, &pruned, &config.value)?;
     }
     let changes = changes(place, live, &object)?;
     let set = changes.set();

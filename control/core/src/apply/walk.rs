@@ -1,6 +1,7 @@
 //! Walks over objects by their schema: the set of an object's fields, and what changed between two objects.
 
-use std::collections::BTreeMap;
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
 use std::iter::once;
 
 use serde_json::{Map, Value};
@@ -176,17 +177,22 @@ fn compare_maps(
     new: Option<&Object>,
     out: &mut Changes,
 ) -> Result<(), WalkError> {
-    for (name, before) in old.into_iter().flatten() {
-        let after = new.and_then(|o| o.get(name));
-        below(place.field(name).0, || Element::field(name), Some(before), after, out)?;
+    // Both are sorted, and so are the sets that are built.
+    let (mut left, mut right) = (old.into_iter().flatten().peekable(), new.into_iter().flatten().peekable());
+    loop {
+        let order = match (left.peek(), right.peek()) {
+            (None, None) => return Ok(()),
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((a, _)), Some((b, _))) => a.cmp(b),
+        };
+        let before = if order.is_le() { left.next() } else { None };
+        let after = if order.is_ge() { right.next() } else { None };
+        let Some((name, _)) = before.or(after) else { return Ok(()) };
+        let place = place.field(name).0;
+        let before = before.map(|(_, v)| v).or_else(|| old.and(place.empty()));
+        below(place, || Element::field(name), before, after.map(|(_, v)| v), out)?;
     }
-    for (name, after) in new.into_iter().flatten() {
-        if old.is_none_or(|o| !o.contains_key(name)) {
-            let place = place.field(name).0;
-            below(place, || Element::field(name), old.and(place.empty()), Some(after), out)?;
-        }
-    }
-    Ok(())
 }
 
 fn compare_lists(
@@ -196,8 +202,8 @@ fn compare_lists(
     out: &mut Changes,
 ) -> Result<(), WalkError> {
     let (old, new) = (index(place, old.unwrap_or(&Value::Null))?, index(place, new.unwrap_or(&Value::Null))?);
-    let added = new.keys().filter(|e| !old.contains_key(*e));
-    for element in old.keys().chain(added) {
+    let elements: BTreeSet<&Element> = old.keys().chain(new.keys()).collect();
+    for element in elements {
         let before = old.get(element).cloned().unwrap_or_default();
         let after = new.get(element).cloned().unwrap_or_default();
         let element = || element.clone();

@@ -8,7 +8,7 @@ use rand::Rng;
 use serde_json::{Value, json};
 
 use super::admission::{Operation, Review};
-use super::object::{self, meta_mut, meta_str};
+use super::object::{meta_mut, meta_str};
 use super::present::{self, Outcome};
 use super::request::Request;
 use super::update::Part;
@@ -91,7 +91,7 @@ async fn create_once(request: &Request, mut object: Value, generates: bool) -> R
     if request.dry_run {
         return Ok(Outcome::Unstored(object));
     }
-    let (bytes, attrs) = object::encode(&request.state.registry, resource, &object)?;
+    let (bytes, attrs) = managers::encode(request, &mut object)?;
     let put = store.put(&key, bytes, attrs, Expect::Absent).await;
     drop(guards);
     put.map(Outcome::Stored).map_err(|e| match e {

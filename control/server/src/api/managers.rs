@@ -1,11 +1,15 @@
 //! Field managers: to whom the fields belong that a request writes.
 
+use bytes::Bytes;
 use copepod_api::{ApiError, FieldError};
 use copepod_core::apply::{self, MAX_MANAGER_NAME, Writer};
+use copepod_core::codec::MAX_BODY;
+use copepod_store::Attrs;
 use http::{HeaderMap, header};
 use serde_json::{Value, json};
 
 use super::error::invalid_options;
+use super::object;
 use super::request::{Query, Request};
 use super::update::Part;
 
@@ -64,6 +68,27 @@ pub(crate) fn writer<'a>(request: &'a Request, api_version: &'a str, part: Part)
         Part::Scale => "scale",
     };
     Writer { name: &request.manager, api_version, subresource, time: request.state.now() }
+}
+
+/// Largest object that is stored, managedFields included, in bytes.
+pub(crate) const MAX_OBJECT: usize = 2 * MAX_BODY;
+
+/// Encodes an object for the store. One that is too large for it loses its managedFields, as upstream's do; an apply
+/// needs them, and is refused.
+pub(crate) fn encode(request: &Request, object: &mut Value) -> Result<(Bytes, Attrs), ApiError> {
+    let encode = |object: &Value| object::encode(&request.state.registry, &request.resource, object);
+    let mut encoded = encode(object)?;
+    if encoded.0.len() > MAX_OBJECT && !request.is_apply() {
+        object::meta_mut(object).remove("managedFields");
+        encoded = encode(object)?;
+    }
+    if encoded.0.len() > MAX_OBJECT {
+        let size = encoded.0.len();
+        return Err(ApiError::too_large(format!(
+            "Request entity too large: the object would have {size} bytes, the limit is {MAX_OBJECT}"
+        )));
+    }
+    Ok(encoded)
 }
 
 /// `metadata.managedFields` after a write, from those of the old object (none of a new one) and those that the new one

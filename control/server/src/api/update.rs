@@ -140,7 +140,7 @@ async fn commit(
         let removed = store.delete(&record.key, expect).await;
         removed.map(|r| Outcome::Unstored(with_revision(new, r.revision)))
     } else {
-        let (bytes, attrs) = object::encode(&request.state.registry, resource, &new)?;
+        let (bytes, attrs) = managers::encode(request, &mut new)?;
         store.put(&record.key, bytes, attrs, expect).await.map(Outcome::Stored)
     };
     drop(guards);

@@ -156,7 +156,15 @@ fn managed_fields_of_clients() {
     assert_eq!(given_or_had(Some(Value::Null), had.as_ref()), had);
     assert_eq!(given_or_had(Some(json!([])), had.as_ref()), None);
     assert_eq!(given_or_had(Some(json!([{}])), had.as_ref()), None);
-    for bad in [json!([1]), json!([{"manager": "x"}]), json!({}), json!([{"operation": "Apply", "apiVersion": "v1"}])] {
+    let unparsed =
+        json!([{"operation": "Apply", "apiVersion": "v1", "fieldsType": "FieldsV1", "fieldsV1": {"f:a": {"bad": {}}}}]);
+    for bad in [
+        unparsed,
+        json!([1]),
+        json!([{"manager": "x"}]),
+        json!({}),
+        json!([{"operation": "Apply", "apiVersion": "v1"}]),
+    ] {
         assert_eq!(given_or_had(Some(bad), had.as_ref()), had);
     }
     let given = given_or_had(Some(json!([entry("new")])), had.as_ref()).unwrap();

@@ -1,5 +1,6 @@
 //! Upstream's documented behaviours, case by case, and properties.
 
+mod golden;
 mod managers;
 mod merging;
 mod properties;

@@ -45,6 +45,20 @@ fn robot(name: &str, arms: i64) -> Value {
         "spec": {"arms": arms, "tools": [{"name": "saw", "size": 1}]}})
 }
 
+/// Objects whose managedFields would make them too large: applies are refused, other writes are not tracked.
+#[tokio::test]
+async fn objects_are_bounded() {
+    let s = Server::with(registry(), Arc::new(Unconnected)).await;
+    let mut large = robot("a", 1);
+    large["spec"]["tools"] = (0..80_000).map(|i| json!({"name": format!("n{i}"), "size": 1})).collect();
+    let refused = s.apply(&format!("{ROBOTS}/a"), "one", &large).await;
+    assert!(refused.err(413).contains("the limit is 6291456"), "{}", refused.text());
+    let made = s.post(ROBOTS, &large).await.ok();
+    assert_eq!(made["metadata"].get("managedFields"), None);
+    let patched = s.patch(&format!("{ROBOTS}/a"), "merge", &json!({"spec": {"arms": 2}})).await.ok();
+    assert_eq!(patched["metadata"].get("managedFields"), None);
+}
+
 #[tokio::test]
 async fn every_verb_and_patch() {
     let s = Server::with(registry(), Arc::new(Unconnected)).await;
