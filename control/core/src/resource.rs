@@ -122,6 +122,10 @@ pub trait Strategy: Send + Sync {
     fn is_review(&self) -> bool {
         false
     }
+    /// Whether a delete that names no propagation policy leaves the dependents in place (old kinds, for compatibility).
+    fn orphans_by_default(&self) -> bool {
+        false
+    }
     /// Turns an object as stored (under the resource's `storage` names) into this resource's version. Only called
     /// where `Resource::storage` is set; `apiVersion` and `kind` are the implementation's to set too.
     #[allow(clippy::wrong_self_convention, reason = "it reads from the storage's form, not into Self")]

@@ -86,6 +86,9 @@ impl Strategy for Job {
         errors.extend(immutable(new, old, &fields.each_ref().map(String::as_str)));
         errors
     }
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
     fn columns(&self) -> Vec<Column> {
         let mut columns = vec![
             Column::name(),

@@ -52,6 +52,9 @@ impl Strategy for ReplicationController {
         errors.extend(pod_template::validate_always(template, "spec.template", "ReplicationController"));
         errors
     }
+    fn orphans_by_default(&self) -> bool {
+        true
+    }
     fn columns(&self) -> Vec<Column> {
         let mut columns = vec![
             Column::name(),

@@ -243,8 +243,11 @@ enum Plan {
 /// What a delete does to an object.
 fn plan(resource: &Resource, object: &Value, options: &DeleteOptions, now: Timestamp) -> Plan {
     let mut new = object.clone();
-    set_propagation(&mut new, options.propagation);
     let deleting = is_deleting(object);
+    let foreground = finalizers(object).iter().any(|f| f == "foregroundDeletion");
+    let orphans =
+        || (!deleting && !foreground && resource.strategy.orphans_by_default()).then_some(Propagation::Orphan);
+    set_propagation(&mut new, options.propagation.or_else(orphans));
     let pending = meta_i64(object, "deletionGracePeriodSeconds").filter(|_| deleting);
     if let Some(default) = resource.strategy.default_grace_seconds(object)
         && pending != Some(0)

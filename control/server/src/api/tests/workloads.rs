@@ -31,6 +31,22 @@ async fn jobs_select_by_their_uid() {
 }
 
 #[tokio::test]
+async fn jobs_leave_their_pods_unless_told() {
+    let s = Server::start().await;
+    let job = |name: &str| {
+        json!({"apiVersion": "batch/v1", "kind": "Job", "metadata": {"name": name},
+        "spec": {"template": template("Never")}})
+    };
+    s.post(JOBS, &job("kept")).await.ok();
+    s.delete(&format!("{JOBS}/kept")).await.ok();
+    let kept = s.get(&format!("{JOBS}/kept")).await.ok();
+    assert_eq!(kept["metadata"]["finalizers"], json!(["orphan"]), "the garbage collector takes it from here");
+    s.post(JOBS, &job("gone")).await.ok();
+    s.delete(&format!("{JOBS}/gone?propagationPolicy=Background")).await.ok();
+    s.get(&format!("{JOBS}/gone")).await.err(404);
+}
+
+#[tokio::test]
 async fn one_autoscaler_in_two_versions() {
     let s = Server::start().await;
     let old = "/apis/autoscaling/v1/namespaces/default/horizontalpodautoscalers";
