@@ -39,6 +39,16 @@ pub(crate) fn too_large() -> ApiError {
 pub(crate) fn decode(request: &Request) -> Result<Value, ApiError> {
     let gvk = request.resource.gvk();
     let Decoded { mut value, duplicate_fields } = decode_any(request, &gvk)?;
+    // A built-in kind that the body does not name is the URL's; other objects have to say what they are.
+    if request.resource.schema.source().is_none()
+        && let Some(fields) = value.as_object_mut()
+    {
+        for (field, meant) in [("apiVersion", gvk.api_version()), ("kind", gvk.kind.clone())] {
+            if fields.get(field).is_none_or(|v| v.is_null() || *v == "") {
+                fields.insert(field.into(), meant.into());
+            }
+        }
+    }
     check_kind(&value, &gvk)?;
     check_schema(request, &mut value, &duplicate_fields)?;
     Ok(value)

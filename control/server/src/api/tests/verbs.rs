@@ -25,6 +25,8 @@ async fn create_and_get() {
     assert_eq!(got.headers["content-type"], "application/json");
     assert_eq!(s.get(&format!("{CONFIG_MAPS}/b")).await.err(404), "configmaps \"b\" not found");
     assert_eq!(s.post(CONFIG_MAPS, &config_map("a", json!({}))).await.err(409), "configmaps \"a\" already exists");
+    let unnamed = s.post(CONFIG_MAPS, &json!({"metadata": {"name": "unnamed"}, "data": {"k": "v"}})).await;
+    assert_eq!(unnamed.json()["kind"], "ConfigMap", "the URL says what a body does not");
     let mut read = config_map("again", json!({}));
     read["metadata"]["resourceVersion"] = made["metadata"]["resourceVersion"].clone();
     assert!(s.post(CONFIG_MAPS, &read).await.err(400).starts_with("resourceVersion should not be set"));
