@@ -7,8 +7,7 @@ use copepod_api::FieldError;
 use serde_json::{Value, json};
 
 use super::admission_rules::{REINVOCATIONS, default_match, failure_policy, match_conditions, match_resources};
-use super::check::{conditions, required_one_of};
-use super::fields::one_of;
+use super::fields::{conditions, one_of, required_one_of};
 use super::value::{child, has, list, set, set_default_nonzero, text};
 use super::webhook_configuration::extension;
 use super::{plain, with_status};

@@ -6,7 +6,7 @@ use copepod_api::FieldError;
 use serde_json::{Value, json};
 
 use super::admission_rules::{default_match, match_resources};
-use super::check::{format_selector, required_one_of};
+use super::fields::{format_selector, required_one_of};
 use super::plain;
 use super::value::{has, list, strings, text};
 use super::webhook_configuration::extension;

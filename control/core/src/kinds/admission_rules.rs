@@ -5,8 +5,7 @@ use std::collections::HashSet;
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::required_one_of;
-use super::fields::one_of;
+use super::fields::{one_of, required_one_of};
 use super::value::{child, items_mut, list, set_default, set_default_nonzero, strings, text};
 use super::workload::label_selector;
 use crate::validate::{path_segment, qualified_name, report, too_many};

@@ -3,7 +3,7 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::{condition, conditions};
+use super::fields::{condition, conditions};
 use super::value::{flag, has, int, set, set_default, text};
 use super::{names, with_status};
 use crate::resource::{Resource, Scope, Strategy};

@@ -5,8 +5,7 @@ use std::collections::HashSet;
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::{condition, required_one_of};
-use super::fields::{at, immutable};
+use super::fields::{at, condition, immutable, required_one_of};
 use super::value::{child, flag, has, list, set, set_default, set_default_nonzero, strings, text};
 use super::webhook_configuration;
 use super::{names, with_status};

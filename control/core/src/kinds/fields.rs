@@ -1,11 +1,13 @@
 //! Rules on single fields that many kinds share. A field is named by its dotted path from the object's root, as it
 //! stands in messages (`spec.replicas`); none of its keys has a dot.
 
-use copepod_api::FieldError;
+use std::collections::HashSet;
+
+use copepod_api::{FieldError, LabelSelector};
 use serde_json::{Map, Value, json};
 
-use super::value::{int, text};
-use crate::validate::{IMMUTABLE, NON_NEGATIVE, dns1123_subdomain, quantity, report};
+use super::value::{int, list, text};
+use crate::validate::{IMMUTABLE, NON_NEGATIVE, dns1123_subdomain, path_segment, quantity, report};
 
 const PERCENT: &str = "a valid percent string must be a numeric string followed by an ending '%' (e.g. '1%',  or '93%', \
     regex used for validation is '[0-9]+%')";
@@ -106,6 +108,56 @@ pub(super) fn amount(value: &Value, at_most_all: bool) -> Result<i64, String> {
 
 fn join(field: &str, key: &str) -> String {
     if field.is_empty() { key.into() } else { format!("{field}.{key}") }
+}
+
+/// The text at `key` of `object`, which stands at `field`, must be there and be one of `valid`.
+pub(super) fn required_one_of(errors: &mut Vec<FieldError>, object: &Value, field: &str, key: &str, valid: &[&str]) {
+    required(errors, object, field, &[key]);
+    one_of(errors, object, field, key, valid);
+}
+
+/// The text at `key` of `object`, which stands at `field`, must be there and could be a part of a URL.
+pub(super) fn segment(errors: &mut Vec<FieldError>, object: &Value, field: &str, key: &str) {
+    required(errors, object, field, &[key]);
+    let given = text(object, &format!("/{key}"));
+    report(errors, join(field, key), &json!(given), path_segment(given));
+}
+
+/// Refuses conditions without a type, and types that stand twice.
+pub(super) fn conditions(errors: &mut Vec<FieldError>, object: &Value) {
+    let mut seen = HashSet::new();
+    for (i, condition) in list(object, "/status/conditions").iter().enumerate() {
+        let (type_, field) = (text(condition, "/type"), format!("status.conditions[{i}].type"));
+        if type_.is_empty() {
+            errors.push(FieldError::required(field, "must not be empty"));
+        } else if !seen.insert(type_) {
+            errors.push(FieldError::duplicate(field, &json!(type_)));
+        }
+    }
+}
+
+/// A label selector for people; `<none>` if it selects everything.
+pub(super) fn format_selector(selector: &Value) -> String {
+    match LabelSelector::from_json(selector).map(|s| s.to_string()) {
+        Ok(s) if s.is_empty() => "<none>".into(),
+        Ok(s) => s,
+        Err(_) => "<error>".into(),
+    }
+}
+
+/// The status of a condition, `None` if there is no such condition.
+pub(super) fn condition<'a>(object: &'a Value, type_: &str) -> Option<&'a Value> {
+    list(object, "/status/conditions").iter().find(|c| text(c, "/type") == type_)
+}
+
+/// A name of one label or more: `example.com/name`, such as a controller's or a signer's.
+pub(super) fn domain_path(value: &str) -> Result<(), String> {
+    let Some((domain, path)) = value.split_once('/').filter(|(d, p)| !d.is_empty() && !p.is_empty()) else {
+        return Err("must be a domain-prefixed path (such as \"acme.io/foo\")".into());
+    };
+    dns1123_subdomain(domain)?;
+    let path_ok = path.bytes().all(|b| b.is_ascii_alphanumeric() || b"/-._~%!$&'()*+,;=:".contains(&b));
+    if path_ok { Ok(()) } else { Err("Invalid path".into()) }
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use super::value::{child, has, int, list, set, set_default, text};
 use super::{in_all, names, with_status};
 use crate::resource::{Names, Resource, Scope, Strategy};
 use crate::table::{self, Column};
-use crate::validate::{quantity, report};
+use crate::validate::{path_segment, quantity, report};
 
 /// The metric of an autoscaler that names none: this share of the CPU that its pods ask for, in percent.
 pub(super) const DEFAULT_CPU_PERCENT: i64 = 80;
@@ -141,14 +141,6 @@ fn reference(errors: &mut Vec<FieldError>, reference: &Value, field: &str) {
             "" => errors.push(FieldError::required(format!("{field}.{key}"), "")),
             value => report(errors, format!("{field}.{key}"), &json!(value), path_segment(value)),
         }
-    }
-}
-
-/// A name that can stand in a URL.
-fn path_segment(value: &str) -> Result<(), String> {
-    match value {
-        "." | ".." => Err(format!("may not be '{value}'")),
-        _ => ["/", "%"].iter().find(|c| value.contains(**c)).map_or(Ok(()), |c| Err(format!("may not contain '{c}'"))),
     }
 }
 

@@ -3,8 +3,7 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::{domain_path, required_one_of, segment};
-use super::fields::immutable;
+use super::fields::{domain_path, immutable, required_one_of, segment};
 use super::value::{has, set_default, text};
 use super::{names, plain};
 use crate::resource::{Resource, Scope, Strategy};

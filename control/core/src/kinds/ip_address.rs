@@ -3,8 +3,7 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::segment;
-use super::fields::immutable;
+use super::fields::{immutable, segment};
 use super::value::{has, text};
 use super::{names, plain};
 use crate::resource::{Resource, Scope, Strategy};

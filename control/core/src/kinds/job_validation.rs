@@ -5,12 +5,12 @@ use std::collections::HashSet;
 use copepod_api::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
-use super::fields::{at, non_negative, one_of};
+use super::fields::{at, domain_path, non_negative, one_of};
 use super::job::{NAME_LABELS, UID_LABELS};
 use super::pod_template;
 use super::value::{flag, has, int, list, text};
 use super::workload::{label_selector, matches_template};
-use crate::validate::{dns1123_subdomain, qualified_name, report, too_long, too_many};
+use crate::validate::{qualified_name, report, too_long, too_many};
 
 const MODES: [&str; 2] = ["NonIndexed", "Indexed"];
 const REPLACEMENTS: [&str; 2] = ["Failed", "TerminatingOrFailed"];
@@ -151,16 +151,9 @@ fn restart_policy(errors: &mut Vec<FieldError>, policy: &str, failure_policy: bo
     }
 }
 
+/// The controller named by `spec.managedBy`: `example.com/name`.
 fn managed_by(errors: &mut Vec<FieldError>, manager: &str, field: &str) {
-    match manager.split_once('/') {
-        Some((host, path)) if !host.is_empty() && !path.is_empty() => {
-            report(errors, field, &json!(host), dns1123_subdomain(host));
-        }
-        _ => {
-            let message = "must be a domain-prefixed path (such as \"acme.io/foo\")";
-            errors.push(FieldError::invalid(field, &json!(manager), message));
-        }
-    }
+    report(errors, field, &json!(manager), domain_path(manager));
     if manager.len() > MAX_MANAGED_BY_BYTES {
         errors.push(too_long(field, MAX_MANAGED_BY_BYTES));
     }

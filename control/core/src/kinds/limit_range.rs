@@ -56,10 +56,10 @@ impl Strategy for LimitRange {
         false
     }
     fn columns(&self) -> Vec<Column> {
-        vec![Column::name(), Column::new("Created At", "date", "When the object was created.")]
+        table::created_columns()
     }
     fn cells(&self, object: &Value, _now: i64) -> Vec<Value> {
-        vec![table::name(object), json!(text(object, "/metadata/creationTimestamp"))]
+        table::created_cells(object)
     }
 }
 

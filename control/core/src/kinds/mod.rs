@@ -5,7 +5,6 @@ mod admission_policy_binding;
 mod admission_rules;
 mod api_service;
 pub mod certificate_signing_request;
-mod check;
 mod config_map;
 mod container_validation;
 mod controller_revision;

@@ -3,8 +3,7 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::format_selector;
-use super::fields::one_of;
+use super::fields::{format_selector, one_of};
 use super::value::{child, has, int, items_mut, list, set_default, set_default_nonzero, strings, text};
 use super::workload::label_selector;
 use super::{names, plain};

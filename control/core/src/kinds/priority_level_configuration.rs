@@ -3,7 +3,7 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::conditions;
+use super::fields::conditions;
 use super::value::{has, int, set, set_default, set_default_nonzero, text};
 use super::{names, with_status};
 use crate::resource::{Resource, Scope, Strategy};

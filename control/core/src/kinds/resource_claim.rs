@@ -5,8 +5,7 @@ use std::collections::HashSet;
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::check::required_one_of;
-use super::fields::immutable;
+use super::fields::{immutable, required_one_of};
 use super::value::{has, int, items_mut, list, set, set_default, set_default_nonzero, strings, text};
 use super::{names, plain, with_status};
 use crate::resource::{Resource, Scope, Strategy};
