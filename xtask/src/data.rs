@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
@@ -27,7 +28,10 @@ open(sys.argv[3], "wb").write(wheel.read(name))
 
 /// Where the Go packages come from: a suite of Debian, and their names there.
 const SUITE: &str = "sid";
-const GO_PACKAGES: [&str; 2] = ["golang-k8s-api-dev", "golang-k8s-apimachinery-dev"];
+const GO_PACKAGES: [&str; 3] =
+    ["golang-k8s-api-dev", "golang-k8s-apimachinery-dev", "golang-k8s-apiextensions-apiserver-dev"];
+/// Where they keep one object of each kind in every encoding.
+const GOLDEN: [&str; 2] = ["k8s.io/api/testdata/HEAD", "k8s.io/apiextensions-apiserver/pkg/apis/testdata/HEAD"];
 
 /// Writes the data files.
 ///
@@ -58,10 +62,13 @@ pub fn generate(root: &Path) -> Result<()> {
     let mut facts = BTreeMap::new();
     for file in compiler.files() {
         if let Some(dir) = file.name().strip_suffix("/generated.proto") {
-            go_facts(&go.join(dir), &dir.replace('/', "."), &mut facts)?;
+            go_facts(&go.join(dir), &dir.replace('/', ".").replace('-', "_"), &mut facts)?;
         }
     }
     write(&data.join("protobuf-fields.json.gz"), &serde_json::to_vec(&facts)?)?;
+
+    cmd::step("golden objects");
+    write(&data.join("golden-objects.json.gz"), &serde_json::to_vec(&golden(&go, &definitions)?)?)?;
     fs::remove_dir_all(&work)?;
     Ok(())
 }
@@ -136,6 +143,26 @@ fn protos(go: &Path, definitions: &Map<String, Value>) -> Result<Vec<PathBuf>> {
         }
     }
     Ok(packages.into_iter().filter(|dir| go.join(dir).join("generated.proto").exists()).collect())
+}
+
+/// The objects that upstream checks its own codecs with, of the kinds that have a definition: by group, version and kind
+/// their JSON, YAML and protobuf (base64).
+fn golden(go: &Path, definitions: &Map<String, Value>) -> Result<Map<String, Value>> {
+    let mut objects = Map::new();
+    for gvk in definitions.values().filter_map(|d| d.get("x-kubernetes-group-version-kind")?.as_array()).flatten() {
+        let part = |key: &str| gvk.get(key).and_then(Value::as_str).unwrap_or_default();
+        let group = if part("group").is_empty() { "core" } else { part("group") };
+        let name = format!("{group}.{}.{}", part("version"), part("kind"));
+        for dir in GOLDEN.map(|dir| go.join(dir)).iter().filter(|dir| dir.join(format!("{name}.pb")).exists()) {
+            let file = |end: &str| dir.join(format!("{name}.{end}"));
+            let json: Value = serde_json::from_slice(&fs::read(file("json"))?)?;
+            let protobuf = BASE64_STANDARD.encode(fs::read(file("pb"))?);
+            let yaml = fs::read_to_string(file("yaml"))?;
+            objects.insert(name.clone(), json!({"json": json, "yaml": yaml, "protobuf": protobuf}));
+        }
+    }
+    anyhow::ensure!(!objects.is_empty(), "the packages have no golden objects");
+    Ok(objects)
 }
 
 /// Reads the struct tags of a Go package: which fields are pointers, renamed, inlined, or kept when zero.

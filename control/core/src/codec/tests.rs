@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::schema;
 
+mod golden;
 mod kinds;
 
 #[test]

@@ -41,7 +41,10 @@ impl Strategy for Definition {
     }
     fn prepare_create(&self, object: &mut Value) {
         let stored: Vec<&str> = storage_versions(object).collect();
-        let status = json!({"acceptedNames": {"plural": "", "kind": ""}, "conditions": [], "storedVersions": stored});
+        let mut status = json!({"acceptedNames": {"plural": "", "kind": ""}});
+        if !stored.is_empty() {
+            set(&mut status, "storedVersions", json!(stored));
+        }
         set(object, "status", status);
     }
     /// A new storage version joins those that objects may be stored in.

@@ -117,8 +117,7 @@ pub(crate) fn definitions(definitions: &Map<String, Value>) -> Arena {
     }
     // What Go's types always print, if only as an empty value.
     for name in definitions.keys() {
-        let (Some(id), Some(package)) = (arena.by_name(name), name.strip_prefix("io.k8s.")) else { continue };
-        let message = format!("k8s.io.{package}");
+        let (Some(id), Some(message)) = (arena.by_name(name), protobuf::message_name(name)) else { continue };
         let always: Vec<bool> = arena
             .node(id)
             .fields

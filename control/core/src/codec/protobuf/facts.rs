@@ -71,6 +71,8 @@ pub(super) enum Special {
     Raw,
     /// A list in field `items`: `metav1.Verbs`, `ExtraValue`.
     List,
+    /// A schema in field `schema`, or what the named field holds: a list, or whether everything is allowed.
+    SchemaOr(&'static str),
 }
 
 impl Special {
@@ -86,7 +88,13 @@ impl Special {
             "apimachinery.pkg.apis.meta.v1.FieldsV1" | "apimachinery.pkg.runtime.RawExtension" => Some(Self::Raw),
             "apimachinery.pkg.apis.meta.v1.Verbs" => Some(Self::List),
             name if name.ends_with(".ExtraValue") => Some(Self::List),
-            _ => None,
+            name => match name.strip_prefix("apiextensions_apiserver.pkg.apis.apiextensions.v1.")? {
+                "JSON" => Some(Self::Raw),
+                "JSONSchemaPropsOrArray" => Some(Self::SchemaOr("jSONSchemas")),
+                "JSONSchemaPropsOrBool" => Some(Self::SchemaOr("allows")),
+                "JSONSchemaPropsOrStringArray" => Some(Self::SchemaOr("property")),
+                _ => None,
+            },
         }
     }
 }

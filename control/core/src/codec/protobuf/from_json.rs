@@ -114,6 +114,8 @@ fn fill_special(special: Special, message: &mut DynamicMessage, value: &Value, d
     let wrong = || mismatch(message.descriptor().name(), value);
     let mut fields = Vec::new();
     match special {
+        // Go's zero time.
+        Special::Time | Special::MicroTime if value.is_null() => {}
         Special::Time | Special::MicroTime => {
             let stamp: Timestamp = value.as_str().and_then(|s| s.parse().ok()).ok_or_else(wrong)?;
             fields.push(("seconds", Field::I64(stamp.as_second())));
@@ -127,17 +129,13 @@ fn fill_special(special: Special, message: &mut DynamicMessage, value: &Value, d
         Special::Quantity => {
             fields.push(("string", Field::String(value.as_str().map_or_else(|| value.to_string(), str::to_owned))));
         }
-        Special::IntOrString => match value {
-            Value::String(text) => {
-                fields.push(("type", Field::I64(1)));
-                fields.push(("strVal", Field::String(text.clone())));
-            }
-            _ => {
-                let n = value.as_i64().and_then(|n| i32::try_from(n).ok()).ok_or_else(wrong)?;
-                fields.push(("type", Field::I64(0)));
-                fields.push(("intVal", Field::I32(n)));
-            }
-        },
+        Special::IntOrString => {
+            let text = value.as_str();
+            let number = if text.is_some() { Some(0) } else { value.as_i64().and_then(|n| i32::try_from(n).ok()) };
+            fields.push(("type", Field::I64(i64::from(text.is_some()))));
+            fields.push(("intVal", Field::I32(number.ok_or_else(wrong)?)));
+            fields.push(("strVal", Field::String(text.unwrap_or_default().to_owned())));
+        }
         Special::Raw => {
             let raw = Field::Bytes(value.to_string().into());
             let capital = message.descriptor().get_field_by_name("Raw").is_some();
@@ -147,6 +145,14 @@ fn fill_special(special: Special, message: &mut DynamicMessage, value: &Value, d
             if let Some(items) = message.descriptor().get_field_by_name("items") {
                 fields.push(("items", field_value(&items, value, depth)?));
             }
+        }
+        Special::SchemaOr(other) => {
+            let name = if value.is_object() { "schema" } else { other };
+            let field = message.descriptor().get_field_by_name(name).ok_or_else(wrong)?;
+            if name == "schema" && other == "allows" {
+                fields.push((other, Field::Bool(true)));
+            }
+            fields.push((name, field_value(&field, value, depth)?));
         }
     }
     for (name, value) in fields {

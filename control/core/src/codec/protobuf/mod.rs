@@ -114,9 +114,15 @@ pub fn supports(gvk: &Gvk) -> bool {
     message_of(gvk).is_ok()
 }
 
+/// The protobuf message of an OpenAPI definition: `io.k8s.api.core.v1.Pod` is `k8s.io.api.core.v1.Pod`; packages have no
+/// dashes.
+pub(crate) fn message_name(definition: &str) -> Option<String> {
+    definition.strip_prefix("io.k8s.").map(|name| format!("k8s.io.{}", name.replace('-', "_")))
+}
+
 fn message_of(gvk: &Gvk) -> Result<MessageDescriptor, CodecError> {
-    let name = match schema::builtin_name(gvk).and_then(|name| name.strip_prefix("io.k8s.")) {
-        Some(name) => format!("k8s.io.{name}"),
+    let name = match schema::builtin_name(gvk).and_then(message_name) {
+        Some(name) => name,
         // Options and Status are the same message in every group; metadata alone has a group of its own.
         None if gvk.kind.ends_with("Options") || gvk.kind == "Status" || gvk.group == "meta.k8s.io" => {
             format!("{META}.{}", gvk.kind)

@@ -135,6 +135,10 @@ fn special_value(special: Special, message: &DynamicMessage) -> Result<Value, Co
             Some(items) => value(&items)?,
             None => Value::Array(Vec::new()),
         },
+        Special::SchemaOr(_) if message.has_field_by_name("schema") => {
+            message.get_field_by_name("schema").map_or(Ok(Value::Null), |schema| value(&schema))?
+        }
+        Special::SchemaOr(other) => message.get_field_by_name(other).map_or(Ok(Value::Null), |v| value(&v))?,
     })
 }
 
