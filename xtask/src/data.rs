@@ -203,7 +203,8 @@ fn field_fact(line: &str) -> Option<(String, Value)> {
     let mut fact = Map::new();
     // An embedded struct has no name of its own in JSON, whether or not it says so.
     if option("inline") || (name.is_empty() && ty.is_empty()) {
-        fact.insert("i".into(), true.into());
+        let embedded = if ty.is_empty() { declaration.trim() } else { ty };
+        fact.insert("i".into(), embedded.trim_start_matches('*').into());
     } else if name != field && !name.is_empty() && name != "-" {
         fact.insert("n".into(), name.into());
     }
@@ -239,8 +240,11 @@ mod tests {
             ),
             ("Port int32 `json:\"port\" protobuf:\"varint,1,opt,name=port\"`", "port {\"k\":true}"),
             ("Paused bool `json:\"paused,omitempty\" protobuf:\"varint,7,opt,name=paused\"`", ""),
-            ("VolumeSource `json:\",inline\" protobuf:\"bytes,2,opt,name=volumeSource\"`", "volumeSource {\"i\":true}"),
-            ("Common `json:\",inline\" protobuf:\"bytes,1,req\"`", "common {\"i\":true}"),
+            (
+                "VolumeSource `json:\",inline\" protobuf:\"bytes,2,opt,name=volumeSource\"`",
+                "volumeSource {\"i\":\"VolumeSource\"}",
+            ),
+            ("Common `json:\",inline\" protobuf:\"bytes,1,req\"`", "common {\"i\":\"Common\"}"),
             ("A string `json:\"b,omitempty\" protobuf:\"bytes,1,opt,name=a\"`", "a {\"n\":\"b\"}"),
             ("metav1.TypeMeta `json:\",inline\"`", ""),
         ] {

@@ -42,6 +42,8 @@ pub(crate) struct FieldData {
     pub required: bool,
     /// Whether built-in objects always have it, if only as an empty one.
     pub always: bool,
+    /// Whether built-in objects never have it when it is zero.
+    pub omits_zero: bool,
     /// `default`, of schemas given at run time.
     pub default: Option<Value>,
     pub meta: Meta,
@@ -115,17 +117,22 @@ pub(crate) fn definitions(definitions: &Map<String, Value>) -> Arena {
             }
         }
     }
-    // What Go's types always print, if only as an empty value.
+    // What Go's types always print, if only as an empty value, and what they never print when it is zero.
     for name in definitions.keys() {
         let (Some(id), Some(message)) = (arena.by_name(name), protobuf::message_name(name)) else { continue };
-        let always: Vec<bool> = arena
-            .node(id)
-            .fields
-            .iter()
-            .map(|f| protobuf::is_always_there(&message, &f.name, arena.node(f.node).ty == Type::Struct))
-            .collect();
+        let printed = |f: &FieldData| {
+            let ty = arena.node(f.node).ty;
+            let is_struct = ty == Type::Struct;
+            match protobuf::fact(&message, &f.name) {
+                Some(fact) => (fact.is_always_there(is_struct), fact.omits_zero(is_struct)),
+                None => (is_struct, false),
+            }
+        };
+        let printed: Vec<_> = arena.node(id).fields.iter().map(printed).collect();
         if let Some(node) = arena.nodes.get_mut(id as usize) {
-            node.fields.iter_mut().zip(always).for_each(|(field, always)| field.always = always);
+            for (field, printed) in node.fields.iter_mut().zip(printed) {
+                (field.always, field.omits_zero) = printed;
+            }
         }
     }
     arena
@@ -160,6 +167,7 @@ fn builtin_node(arena: &mut Arena, name: &str, schema: &Value) -> NodeData {
                     node: id,
                     required: required.contains(&field.as_str()),
                     always: false,
+                    omits_zero: false,
                     default: None,
                     meta: meta(sub),
                 });
@@ -319,7 +327,15 @@ impl Custom {
         let required = required(schema);
         let mut add = |name: &str, node: u32, default: Option<Value>, meta: Meta| {
             let required = required.contains(&name);
-            fields.push(FieldData { name: name.into(), node, required, always: false, default, meta });
+            fields.push(FieldData {
+                name: name.into(),
+                node,
+                required,
+                always: false,
+                omits_zero: false,
+                default,
+                meta,
+            });
         };
         for (name, sub) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
             if whole && matches!(name.as_str(), "apiVersion" | "kind" | "metadata") {
@@ -377,6 +393,7 @@ impl Custom {
                 node: id,
                 required: field.required,
                 always: field.always,
+                omits_zero: field.omits_zero,
                 default: field.default.clone(),
                 meta: field.meta.clone(),
             });

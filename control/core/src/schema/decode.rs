@@ -42,8 +42,8 @@ pub fn strict_error(duplicates: &[String], unknown: &[String]) -> Option<DecodeE
 }
 
 impl Schema {
-    /// Brings a client's object into the stored form, in place: nulls are dropped, quantities become canonical,
-    /// unknown fields are removed and reported. The caller decides by the fieldValidation parameter what the report
+    /// Brings a client's object into the stored form, in place: nulls are dropped, and zero values where Go would not
+    /// print them; quantities become canonical, unknown fields are removed and reported. The caller decides by the fieldValidation parameter what the report
     /// means.
     ///
     /// # Errors
@@ -163,7 +163,7 @@ impl<'s> Walker<'s> {
             failed = self.value(field.node(), value).err();
             self.fields.pop();
             self.path.truncate(length);
-            true
+            !(field.omits_zero() && is_zero(field.node().kind(), value))
         });
         self.inside = outside;
         failed.map_or(Ok(()), Err)
@@ -223,6 +223,24 @@ impl<'s> Walker<'s> {
         }
         self.path.push_str(key);
         length
+    }
+}
+
+/// Whether Go's `omitempty` (`omitzero` of structs) leaves a value out.
+fn is_zero(ty: Type, value: &Value) -> bool {
+    match ty {
+        Type::Bool | Type::Int32 | Type::Int64 | Type::Float | Type::String | Type::Bytes => match value {
+            Value::Bool(b) => !b,
+            Value::Number(n) => n.as_f64() == Some(0.0),
+            Value::String(s) => s.is_empty(),
+            _ => false,
+        },
+        Type::List | Type::Map | Type::Struct => match value {
+            Value::Array(items) => items.is_empty(),
+            Value::Object(fields) => fields.is_empty(),
+            _ => false,
+        },
+        Type::Any | Type::Time | Type::MicroTime | Type::Quantity | Type::IntOrString => false,
     }
 }
 

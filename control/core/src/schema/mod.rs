@@ -237,6 +237,10 @@ impl<'a> Field<'a> {
     pub fn always_there(self) -> bool {
         self.data.always
     }
+    /// Whether a zero value (empty, 0, false) of the field means the same as none: Go does not print it.
+    pub fn omits_zero(self) -> bool {
+        self.data.omits_zero
+    }
     /// The value of an absent field, in schemas given at run time.
     pub fn default_value(self) -> Option<&'a Value> {
         self.data.default.as_ref()

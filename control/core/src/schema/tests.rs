@@ -306,6 +306,35 @@ fn bad_schemas_are_refused_with_their_place() {
     assert!(Schema::from_openapi("X", &json!({"type": "object", "properties": {"a": deep}})).is_err());
 }
 
+#[test]
+fn zero_values_go_where_go_prints_none() {
+    let object = |spec: Value, mut pod: Value, container: Value| {
+        pod["containers"] = json!([container]);
+        let mut object = json!({"apiVersion": "apps/v1", "kind": "Deployment", "spec": spec});
+        object["spec"]["template"] = json!({"spec": pod});
+        object
+    };
+    let mut given = object(
+        json!({"replicas": 0, "paused": false, "minReadySeconds": 0, "selector": {"matchLabels": {}}}),
+        json!({"hostNetwork": false, "nodeSelector": {}, "securityContext": {}, "automountServiceAccountToken": false,
+            "nodeName": "", "volumes": [{"name": "v", "emptyDir": {"medium": ""}}]}),
+        json!({"name": "c", "stdin": false, "args": [], "ports": [{"containerPort": 0, "hostPort": 0}],
+            "resources": {"limits": {}}, "env": [{"name": "", "value": ""}]}),
+    );
+    let kept = object(
+        json!({"replicas": 0, "selector": {}}),
+        json!({"securityContext": {}, "automountServiceAccountToken": false, "volumes": [{"name": "v", "emptyDir": {}}]}),
+        json!({"name": "c", "ports": [{"containerPort": 0}], "resources": {}, "env": [{"name": ""}]}),
+    );
+    deployment().decode(&mut given).unwrap();
+    assert_eq!(given, kept);
+    let mut given = json!({"metadata": {"name": "n", "labels": {}}, "spec": {"podSelector": {}, "ingress": [],
+        "egress": [{"to": [{"namespaceSelector": {}}], "ports": []}], "policyTypes": []}});
+    kind("networking.k8s.io/v1", "NetworkPolicy").decode(&mut given).unwrap();
+    let kept = json!({"metadata": {"name": "n"}, "spec": {"podSelector": {}, "egress": [{"to": [{"namespaceSelector": {}}]}]}});
+    assert_eq!(given, kept, "an empty selector selects everything, no selector nothing");
+}
+
 /// Any JSON, with names that the schema knows among the keys.
 fn any_json() -> impl Strategy<Value = Value> {
     let leaf = prop_oneof![

@@ -8,11 +8,14 @@ use serde::Deserialize;
 
 use crate::schema;
 
+/// How deep inlined messages stand in each other; they do not in Kubernetes' types, beyond two.
+const MAX_INLINED: usize = 4;
+
 static FIELDS: &[u8] = include_bytes!("../../../data/protobuf-fields.json.gz");
 
 /// How Go's JSON treats a field.
 #[derive(Debug, Clone, Default, Deserialize)]
-pub(super) struct Fact {
+pub(crate) struct Fact {
     /// The JSON name, if it is not the protobuf one.
     #[serde(default, rename = "n")]
     pub name: Option<String>,
@@ -25,25 +28,45 @@ pub(super) struct Fact {
     /// `omitzero`: empty objects go.
     #[serde(default, rename = "z")]
     pub omit_zero: bool,
-    /// The message's fields are fields of its parent.
+    /// The message of this name, in the same package, whose fields are fields of its parent.
     #[serde(default, rename = "i")]
-    pub inline: bool,
+    pub inline: Option<String>,
 }
 
 /// Facts by message and field name; fields without any are absent.
 static FACTS: LazyLock<HashMap<String, HashMap<String, Fact>>> =
     LazyLock::new(|| schema::inflate(FIELDS).and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default());
 
-static NONE: Fact = Fact { name: None, pointer: false, keep: false, omit_zero: false, inline: false };
+static NONE: Fact = Fact { name: None, pointer: false, keep: false, omit_zero: false, inline: None };
 
-/// Whether Go's JSON of a message always has a field: one without `omitempty`, or a struct that is no pointer.
-pub(crate) fn is_always_there(message: &str, field: &str, is_struct: bool) -> bool {
-    let named = |facts: &'static HashMap<String, Fact>| {
-        facts.get(field).or_else(|| facts.values().find(|f| f.name.as_deref() == Some(field)))
-    };
-    match FACTS.get(message).and_then(named) {
-        Some(fact) => !fact.pointer && !fact.omit_zero && (fact.keep || is_struct),
-        None => is_struct,
+/// How Go's JSON treats the field that JSON calls `field`, inlined ones included; `None` if nothing is known of the
+/// message.
+pub(crate) fn fact(message: &str, field: &str) -> Option<&'static Fact> {
+    let known = message.strip_prefix("k8s.io.")?;
+    if !["api.", "apimachinery.", "apiextensions_apiserver."].iter().any(|from| known.starts_with(from)) {
+        return None;
+    }
+    Some(named(message, field, 0).unwrap_or(&NONE))
+}
+
+fn named(message: &str, field: &str, depth: usize) -> Option<&'static Fact> {
+    let facts = FACTS.get(message).filter(|_| depth < MAX_INLINED)?;
+    let own = facts.get(field).filter(|f| f.name.is_none());
+    own.or_else(|| facts.values().find(|f| f.name.as_deref() == Some(field))).or_else(|| {
+        let package = message.rsplit_once('.')?.0;
+        let inlined = facts.values().filter_map(|f| f.inline.as_deref());
+        inlined.into_iter().find_map(|inner| named(&format!("{package}.{inner}"), field, depth + 1))
+    })
+}
+
+impl Fact {
+    /// Whether Go's JSON of a message always has the field: one without `omitempty`, or a struct that is no pointer.
+    pub(crate) fn is_always_there(&self, is_struct: bool) -> bool {
+        !self.pointer && !self.omit_zero && (self.keep || is_struct)
+    }
+    /// Whether Go's JSON leaves out a zero value of the field.
+    pub(crate) fn omits_zero(&self, is_struct: bool) -> bool {
+        !self.pointer && if is_struct { self.omit_zero } else { !self.keep }
     }
 }
 

@@ -36,7 +36,7 @@ fn fill(message: &mut DynamicMessage, object: &Map<String, Value>, depth: usize)
     let facts = Facts::of(&descriptor);
     for field in descriptor.fields() {
         let fact = facts.field(&field);
-        if fact.inline {
+        if fact.inline.is_some() {
             if let Kind::Message(inner) = field.kind() {
                 let mut inner = DynamicMessage::new(inner);
                 fill(&mut inner, object, depth + 1)?;

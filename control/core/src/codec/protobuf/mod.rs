@@ -13,7 +13,7 @@ use prost::bytes::Bytes;
 use prost_reflect::{DescriptorPool, DynamicMessage, MessageDescriptor};
 use serde_json::Value;
 
-pub(crate) use facts::is_always_there;
+pub(crate) use facts::fact;
 
 use super::CodecError;
 use crate::schema;

@@ -29,7 +29,7 @@ fn fields(message: &DynamicMessage, object: &mut Map<String, Value>) -> Result<(
             continue;
         }
         let value = message.get_field(&field);
-        if fact.inline {
+        if fact.inline.is_some() {
             if let Some(inner) = value.as_message() {
                 fields(inner, object)?;
             }

@@ -9,7 +9,7 @@ const PROTOBUF: &str = "application/vnd.kubernetes.protobuf";
 /// Kinds whose labels count as content, as upstream's do.
 const LABELS_COUNT: [&str; 1] = ["EndpointSlice"];
 /// Groups whose messages the data lacks: JSON and YAML only.
-const NO_PROTOBUF: [&str; 2] = ["apiextensions.k8s.io", "apiregistration.k8s.io"];
+const NO_PROTOBUF: [&str; 1] = ["apiregistration.k8s.io"];
 
 #[tokio::test]
 async fn every_resource_does_all() {

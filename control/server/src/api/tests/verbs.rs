@@ -173,6 +173,10 @@ async fn updates_lock_optimistically() {
     // Without a resourceVersion the write is unconditional, and one that changes nothing commits nothing.
     let same = s.put(&path, &config_map("a", json!({"k": "2"}))).await.ok();
     assert_eq!(revision(&same), revision(&second));
+    let mut zeros = config_map("a", json!({"k": "2"}));
+    zeros["binaryData"] = json!({});
+    zeros["metadata"]["labels"] = json!({});
+    assert_eq!(revision(&s.put(&path, &zeros).await.ok()), revision(&second));
     assert_eq!(same["metadata"]["uid"], first["metadata"]["uid"]);
     assert_eq!(s.put(&format!("{CONFIG_MAPS}/none"), &config_map("none", json!({}))).await.code, 404);
     assert!(
