@@ -91,14 +91,15 @@ fn merge_map(mut original: Object, mut patch: Object, node: Option<Node<'_>>) ->
     Ok(original)
 }
 
-/// A patch's value where the object has none: directives are carried out on nothing, and nulls dropped.
+/// A patch's value where the object has none: directives are carried out on nothing, and nulls dropped. Lists are
+/// taken as they are, whether or not their items have keys of their own (a port for TCP and UDP shares its key).
 fn merge_fresh(patch: Value, rule: Rule<'_>) -> Result<Value, PatchError> {
     Ok(match patch {
         Value::Object(map) => Value::Object(merge_map(Map::new(), map, rule.node)?),
-        Value::Array(list) if rule.strategy.merges() => Value::Array(lists::merge(Vec::new(), list, rule, false)?),
         Value::Array(list) => {
             let item = Rule { node: rule.element(), ..Rule::default() };
-            Value::Array(list.into_iter().map(|v| merge_fresh(v, item)).collect::<Result<_, _>>()?)
+            let real = list.into_iter().filter(|v| !v.get(DIRECTIVE).is_some_and(|d| d == "delete" || d == "replace"));
+            Value::Array(real.map(|v| merge_fresh(v, item)).collect::<Result<_, _>>()?)
         }
         scalar => scalar,
     })
@@ -138,7 +139,8 @@ fn merge_ordered_lists(original: &mut Object, patch: &mut Object, node: Option<N
             (Some(Value::Array(old)), None) => (old.clone(), old),
             (None | Some(Value::Null), Some(Value::Array(new))) => {
                 lists::check_order(&new, &order, rule)?;
-                (Vec::new(), lists::merge(Vec::new(), new, rule, false)?)
+                let Value::Array(fresh) = merge_fresh(Value::Array(new), rule)? else { continue };
+                (Vec::new(), fresh)
             }
             (Some(Value::Array(old)), Some(Value::Array(new))) => {
                 lists::check_order(&new, &order, rule)?;

@@ -82,7 +82,6 @@ impl Caches {
             "nodes" => self.nodes.caught_up(revision, CATCH_UP).await,
             "namespaces" => self.namespaces.caught_up(revision, CATCH_UP).await,
             "serviceaccounts" => self.accounts.caught_up(revision, CATCH_UP).await,
-            "configmaps" => self.root_cas.caught_up(revision, CATCH_UP).await,
             _ => true,
         };
     }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use copepod_api::Gvr;
 use copepod_client::{Change, Outcome, Shared, WorkQueue};
-use copepod_core::controllers::garbage::{Graph, Step};
+use copepod_core::controllers::garbage::{self, Absent, Graph, Step};
 use copepod_core::controllers::{Plan, Target, meta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::DynamicObject;
@@ -17,11 +17,9 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::context::{Context, Running, about};
+use super::context::{Context, Running};
 use super::discovery::Discovery;
 
-/// Owners remembered as gone; beyond, all are forgotten and asked for again.
-const MAX_ABSENT: usize = 10_000;
 /// How soon to ask again about an owner whose kind is not served.
 const UNKNOWN_KIND: Duration = Duration::from_secs(60);
 
@@ -29,7 +27,7 @@ const UNKNOWN_KIND: Duration = Duration::from_secs(60);
 #[derive(Default)]
 struct Known {
     graph: Graph,
-    absent: HashSet<String>,
+    absent: Absent,
 }
 
 /// Runs the collector. `reader` watches all resources that no cache holds yet.
@@ -38,15 +36,15 @@ pub(super) fn run(context: Context, reader: kube::Client, discovery: Discovery) 
     let known: Arc<Mutex<Known>> = Arc::default();
     let caches = context.caches.clone();
     let feed = Feed { known: known.clone(), queue: queue.clone() };
-    feed.follow(&caches.deployments, meta::deployments());
-    feed.follow(&caches.replica_sets, meta::replicasets());
-    feed.follow(&caches.pods, meta::pods());
-    feed.follow(&caches.services, meta::v1("", "services"));
-    feed.follow(&caches.slices, meta::v1("discovery.k8s.io", "endpointslices"));
-    feed.follow(&caches.endpoints, meta::v1("", "endpoints"));
-    feed.follow(&caches.nodes, meta::v1("", "nodes"));
-    feed.follow(&caches.namespaces, meta::v1("", "namespaces"));
-    feed.follow(&caches.accounts, meta::v1("", "serviceaccounts"));
+    feed.follow(&caches.deployments, meta::deployments(), "Deployment");
+    feed.follow(&caches.replica_sets, meta::replicasets(), "ReplicaSet");
+    feed.follow(&caches.pods, meta::pods(), "Pod");
+    feed.follow(&caches.services, meta::v1("", "services"), "Service");
+    feed.follow(&caches.slices, meta::v1("discovery.k8s.io", "endpointslices"), "EndpointSlice");
+    feed.follow(&caches.endpoints, meta::v1("", "endpoints"), "Endpoints");
+    feed.follow(&caches.nodes, meta::v1("", "nodes"), "Node");
+    feed.follow(&caches.namespaces, meta::v1("", "namespaces"), "Namespace");
+    feed.follow(&caches.accounts, meta::v1("", "serviceaccounts"), "ServiceAccount");
     let watches = watch_rest(feed, reader, discovery.clone(), context.token.clone());
     let collect = context.work(queue, move |context, uid| {
         let (known, discovery) = (known.clone(), discovery.clone());
@@ -64,11 +62,11 @@ struct Feed {
 }
 
 impl Feed {
-    fn follow<K>(&self, cache: &Shared<K>, gvr: Gvr)
+    fn follow<K>(&self, cache: &Shared<K>, gvr: Gvr, kind: &str)
     where
         K: Resource + Clone + std::fmt::Debug + Send + Sync + 'static,
     {
-        let feed = self.clone();
+        let (feed, kind) = (self.clone(), kind.to_owned());
         cache.on_change(move |change: &Change<K>| {
             let mut known = feed.known.lock();
             let mut look = Vec::new();
@@ -79,8 +77,8 @@ impl Feed {
                 look.extend(known.graph.forget(&uid(old)));
             }
             if let Some(new) = &change.new {
-                known.absent.remove(&uid(new));
-                look.extend(known.graph.observe(&gvr, new.meta()));
+                known.absent.forget(&uid(new));
+                look.extend(known.graph.observe(&gvr, &kind, new.meta()));
             }
             drop(known);
             look.into_iter().for_each(|uid| feed.queue.add(uid));
@@ -115,7 +113,7 @@ async fn watch_rest(feed: Feed, reader: kube::Client, discovery: Discovery, toke
         for served in served.iter().filter(|s| !skip(&s.gvr())) {
             watched.entry(served.gvr()).or_insert_with_key(|gvr| {
                 let cache: Shared<PartialObjectMeta<DynamicObject>> = Shared::default();
-                feed.follow(&cache, gvr.clone());
+                feed.follow(&cache, gvr.clone(), &served.api.kind);
                 let child = token.child_token();
                 let api = Api::all_with(reader.clone(), &served.api);
                 tasks.spawn(cache.run(api, Config::default(), child.clone()));
@@ -141,18 +139,33 @@ async fn watch_rest(feed: Feed, reader: kube::Client, discovery: Discovery, toke
 }
 
 async fn collect(context: &Context, known: &Mutex<Known>, discovery: &Discovery, uid: &str) -> Outcome {
-    let step = {
+    let (step, subject) = {
         let known = known.lock();
-        known.graph.decide(uid, &known.absent)
+        (known.graph.decide(uid, &known.absent), known.graph.subject(uid).unwrap_or_default())
     };
-    match step {
-        Step::Nothing => Outcome::Done,
-        Step::Verify { owners, namespace } => verify(context, known, discovery, &owners, &namespace).await,
-        Step::Act(actions) => {
-            let plan = Plan { actions, ..Plan::nothing(format!("garbage collection of {uid}")) };
-            context.apply(&plan, &about("", "", &Default::default()), "").await.1
-        }
-    }
+    let plan = match step {
+        Step::Nothing => return Outcome::Done,
+        Step::Verify { owners, namespace } => match verify(context, known, discovery, &owners, &namespace).await {
+            Verified::Owners(outcome) => return outcome,
+            Verified::Unresolvable(owner) => unresolvable(&owner),
+        },
+        Step::Unresolvable(owner) => unresolvable(&owner),
+        Step::Act(actions, notes) => Plan { actions, notes, ..Plan::nothing(format!("garbage collection of {uid}")) },
+    };
+    context.apply(&plan, &subject, "").await.1
+}
+
+/// A cluster-scoped object cannot have a namespaced owner: it stays, and people are told.
+fn unresolvable(owner: &OwnerReference) -> Plan {
+    Plan { notes: vec![garbage::invalid_namespace(owner, "")], ..Plan::nothing("its owner cannot be resolved") }
+}
+
+/// What live reads of owners gave.
+enum Verified {
+    /// What is gone was noted: decide again then.
+    Owners(Outcome),
+    /// A namespaced owner of a cluster-scoped object.
+    Unresolvable(OwnerReference),
 }
 
 /// Reads owners that the graph does not know; those that are gone, or of another UID, are noted.
@@ -162,7 +175,7 @@ async fn verify(
     discovery: &Discovery,
     owners: &[OwnerReference],
     namespace: &str,
-) -> Outcome {
+) -> Verified {
     let mut outcome = Outcome::After(Duration::ZERO);
     for owner in owners {
         let Some(served) = discovery.find(&owner.api_version, &owner.kind) else {
@@ -170,25 +183,19 @@ async fn verify(
             continue;
         };
         let scope = if served.namespaced { namespace } else { "" };
-        let gone = if served.namespaced && namespace.is_empty() {
-            // A cluster-scoped object cannot have a namespaced owner.
-            true
-        } else {
-            match context.executor.look(&Target::new(served.gvr(), scope, &owner.name).path()).await {
-                Ok(found) => found.is_none_or(|(uid, _)| uid != owner.uid),
-                Err(_) => return Outcome::Retry,
-            }
+        if served.namespaced && namespace.is_empty() {
+            return Verified::Unresolvable(owner.clone());
+        }
+        let gone = match context.executor.look(&Target::new(served.gvr(), scope, &owner.name).path()).await {
+            Ok(found) => found.is_none_or(|(uid, _)| uid != owner.uid),
+            Err(_) => return Verified::Owners(Outcome::Retry),
         };
         if gone {
-            let mut known = known.lock();
-            if known.absent.len() >= MAX_ABSENT {
-                known.absent.clear();
-            }
-            known.absent.insert(owner.uid.clone());
+            known.lock().absent.insert(owner, namespace);
         } else if outcome == Outcome::After(Duration::ZERO) {
             // It is there, but its watch has not shown it yet.
             outcome = Outcome::Retry;
         }
     }
-    outcome
+    Verified::Owners(outcome)
 }

@@ -53,6 +53,21 @@ fn lists_merge_by_key() {
 }
 
 #[test]
+fn new_lists_are_taken_as_they_are() {
+    let dns = || json!([{"port": 53, "protocol": "TCP", "name": "a"}, {"port": 53, "protocol": "UDP", "name": "b"}]);
+    check(SERVICE, json!({"spec": {}}), json!({"spec": {"ports": dns()}}), Ok(json!({"spec": {"ports": dns()}})));
+    let ordered = json!({"spec": {"$setElementOrder/ports": [{"port": 53}, {"port": 53}], "ports": dns()}});
+    check(SERVICE, json!({"spec": {}}), ordered, Ok(json!({"spec": {"ports": dns()}})));
+    let ports = json!([{"containerPort": 53, "protocol": "TCP"}, {"containerPort": 53, "protocol": "UDP"}]);
+    let container = containers(json!([{"name": "c", "ports": ports}]));
+    check(POD, containers(json!([])), container.clone(), Ok(container.clone()));
+    check(POD, json!({"spec": {}}), container.clone(), Ok(container));
+    let gone =
+        containers(json!([{"name": "a", "$patch": "delete"}, {"$patch": "replace"}, {"name": "b", "image": null}]));
+    check(POD, json!({"spec": {}}), gone, Ok(containers(json!([{"name": "b"}]))));
+}
+
+#[test]
 fn nested_lists_and_atomic_lists() {
     check(
         DEPLOYMENT,
