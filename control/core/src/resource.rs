@@ -70,8 +70,22 @@ pub trait Strategy: Send + Sync {
     fn prepare_create(&self, _object: &mut Value) {}
     /// Carries over what a client may not change (status is carried over already).
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
-    /// The same for a write to `/status`; the generic code already restored everything but status and some metadata.
+    /// The same for a write to `/status`; the generic code already restored everything but status and, of the
+    /// older groups' kinds, labels and annotations.
     fn prepare_status_update(&self, _new: &mut Value, _old: &Value) {}
+    /// Whether a PUT of a name that does not exist creates the object (upstream's `AllowCreateOnUpdate`).
+    fn creates_on_update(&self) -> bool {
+        false
+    }
+    /// Whether a PUT may leave out `resourceVersion` (upstream's `AllowUnconditionalUpdate`); those of custom resources
+    /// may not.
+    fn updates_unconditionally(&self) -> bool {
+        true
+    }
+    /// Whether a new object keeps the status that it comes with.
+    fn keeps_new_status(&self) -> bool {
+        false
+    }
     /// The kind's rules on a whole object, beyond its schema's types.
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
         Vec::new()

@@ -43,7 +43,7 @@ pub async fn guard(State(authorizer): State<Arc<dyn Authorizer>>, mut request: R
             request.extensions_mut().insert(identity);
             next.run(request).await
         }
-        Err(error) => error_response(&error),
+        Err(error) => error_response(&error, request.headers().get(header::ACCEPT)),
     }
 }
 

@@ -84,6 +84,7 @@ impl Attributes {
             return Self { verb: method.as_str().to_ascii_lowercase(), on: On::Path(uri.path().to_string()) };
         };
         let verb = match (method.as_str(), target.name.is_some()) {
+            ("GET" | "HEAD", _) if target.watch => "watch",
             ("GET" | "HEAD", false) if api::is_watch(uri) => "watch",
             ("GET" | "HEAD", false) => "list",
             ("GET" | "HEAD", true) => "get",

@@ -210,7 +210,7 @@ where
 async fn offer(State(tunnels): State<Arc<TunnelDialer>>, request: Request) -> Response {
     match accept(&tunnels, request) {
         Ok(response) => response,
-        Err(error) => error_response(&error),
+        Err(error) => error_response(&error, None),
     }
 }
 

@@ -274,7 +274,7 @@ impl View<'_> {
         let meta = &self.deployment.metadata;
         self.plan.actions.push(Action::Patch {
             target: Target::new(meta::deployments(), text(&meta.namespace), text(&meta.name)),
-            subresource: "",
+            subresource: "status",
             patch: json!({"metadata": {"uid": meta.uid, "annotations": {ANNOTATION_REVISION: revision.to_string()}}}),
         });
     }

@@ -35,7 +35,7 @@ pub fn order(resources: &mut [Gvr]) {
 /// What is left in a namespace after all was asked to go.
 #[derive(Debug, Default)]
 pub struct Remains {
-    /// Objects left by resource, as `pods` or `deployments.apps`.
+    /// Objects left by resource and group, as `pods.` or `deployments.apps`.
     pub counts: BTreeMap<String, usize>,
     /// Finalizers that hold them, and on how many objects.
     pub finalizers: BTreeMap<String, usize>,
@@ -64,7 +64,20 @@ pub fn status(namespace: &Namespace, remains: &Remains, now: Timestamp) -> Optio
         list(&remains.finalizers, |f, n| format!("{f} in {n} resource instances"))
     );
     let failed = remains.failures.join("; ");
+    // The first two cannot fail here: one process knows all resources and their versions.
     let conditions = [
+        (
+            "NamespaceDeletionDiscoveryFailure",
+            false,
+            ("", ""),
+            ("ResourcesDiscovered", "All resources successfully discovered"),
+        ),
+        (
+            "NamespaceDeletionGroupVersionParsingFailure",
+            false,
+            ("", ""),
+            ("ParsedGroupVersions", "All legacy kube types successfully parsed"),
+        ),
         (
             "NamespaceDeletionContentFailure",
             !remains.failures.is_empty(),
@@ -138,11 +151,11 @@ mod tests {
         assert!(waits(&namespace));
         assert_eq!(finalized(&namespace).1["spec"], json!({"finalizers": ["mine"]}));
         assert!(!waits(&yaml("metadata: {name: shop}\nspec: {finalizers: [kubernetes]}")));
-        let remains = Remains { counts: [("pods".to_string(), 2)].into(), ..Remains::default() };
+        let remains = Remains { counts: [("pods.".to_string(), 2)].into(), ..Remains::default() };
         let Some(Action::Patch { patch, .. }) = status(&namespace, &remains, now()) else { panic!() };
         let conditions = &patch["status"]["conditions"];
-        assert_eq!(conditions[1]["message"], json!("Some resources are remaining: pods has 2 resource instances"));
-        assert_eq!((&conditions[1]["status"], &conditions[2]["status"]), (&json!("True"), &json!("False")));
+        assert_eq!(conditions[3]["message"], json!("Some resources are remaining: pods. has 2 resource instances"));
+        assert_eq!((&conditions[3]["status"], &conditions[4]["status"]), (&json!("True"), &json!("False")));
         let mut told = namespace.clone();
         told.status = Some(serde_json::from_value(patch["status"].clone()).unwrap());
         assert!(status(&told, &remains, at(9)).is_none());

@@ -4,7 +4,7 @@ use copepod_api::FieldError;
 use serde_json::{Value, json};
 
 use super::fields::{amount, at, immutable, non_negative};
-use super::value::{child, has, int, set, set_default, set_default_nonzero, text};
+use super::value::{child, has, int, remove, set, set_default, set_default_nonzero, text};
 use super::workload::{self, count, wide_cells, wide_columns};
 use super::{in_all, names, pod_template, with_scale};
 use crate::resource::{Resource, Scope, Strategy};
@@ -21,6 +21,15 @@ pub fn resource() -> Option<Resource> {
 struct Deployment;
 
 impl Strategy for Deployment {
+    /// Labels are no part of the status; the controller writes its annotations with it.
+    fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        let labels = old.pointer("/metadata/labels");
+        match (child(new, "metadata"), labels) {
+            (Some(meta), Some(labels)) => set(meta, "labels", labels.clone()),
+            (Some(meta), None) => drop(remove(meta, "", "labels")),
+            (None, _) => {}
+        }
+    }
     fn default(&self, object: &mut Value) {
         let Some(spec) = child(object, "spec") else { return };
         set_default(spec, "replicas", 1);

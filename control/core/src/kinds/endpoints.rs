@@ -23,6 +23,9 @@ pub fn resource() -> Option<Resource> {
 struct Endpoints;
 
 impl Strategy for Endpoints {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
     fn default(&self, object: &mut Value) {
         for subset in items_mut(object, "/subsets") {
             for port in items_mut(subset, "/ports") {

@@ -31,6 +31,9 @@ const FIELDS: [&str; 11] = [
 ];
 
 impl Strategy for Event {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let (involved, own) = (text(object, "/involvedObject/namespace"), text(object, "/metadata/namespace"));
         let matches = if involved.is_empty() { matches!(own, "default" | "kube-system") } else { involved == own };

@@ -35,6 +35,9 @@ const MAX_WORD_BYTES: usize = 128;
 const MAX_NOTE_BYTES: usize = 1024;
 
 impl Strategy for Event {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
     fn from_storage(&self, stored: Value) -> Value {
         rename(stored, "events.k8s.io/v1", RENAMED.iter().map(|(here, core)| (*core, *here)))
     }

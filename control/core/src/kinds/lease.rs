@@ -17,6 +17,12 @@ pub fn resource() -> Option<Resource> {
 struct Lease;
 
 impl Strategy for Lease {
+    fn updates_unconditionally(&self) -> bool {
+        false
+    }
+    fn creates_on_update(&self) -> bool {
+        true
+    }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if object.pointer("/spec/holderIdentity").is_some_and(|h| *h == "") {

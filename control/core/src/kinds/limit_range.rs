@@ -23,6 +23,9 @@ pub fn resource() -> Option<Resource> {
 struct LimitRange;
 
 impl Strategy for LimitRange {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
     /// Of containers alone: the limit is the maximum, the request is the limit or the minimum.
     fn default(&self, object: &mut Value) {
         for limit in items_mut(object, "/spec/limits") {

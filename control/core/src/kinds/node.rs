@@ -23,6 +23,10 @@ pub fn resource() -> Option<Resource> {
 struct Node;
 
 impl Strategy for Node {
+    /// Nodes register themselves with their capacity.
+    fn keeps_new_status(&self) -> bool {
+        true
+    }
     fn default(&self, object: &mut Value) {
         super::value::child(object, "spec");
         if has(object, "/status/capacity")

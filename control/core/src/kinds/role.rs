@@ -31,6 +31,9 @@ struct Role {
 }
 
 impl Strategy for Role {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         for (i, item) in list(object, "/rules").iter().enumerate() {

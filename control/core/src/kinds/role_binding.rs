@@ -27,6 +27,9 @@ struct Binding {
 }
 
 impl Strategy for Binding {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
     fn default(&self, object: &mut Value) {
         if let Some(role) = child(object, "roleRef") {
             set_default_nonzero(role, "apiGroup", GROUP);

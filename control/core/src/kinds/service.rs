@@ -39,6 +39,9 @@ fn has_node_ports(service: &Value) -> bool {
 }
 
 impl Strategy for Service {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
     fn default(&self, object: &mut Value) {
         let Some(spec) = child(object, "spec") else { return };
         set_default_nonzero(spec, "sessionAffinity", "None");

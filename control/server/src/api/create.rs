@@ -60,6 +60,7 @@ async fn create_once(request: &Request, mut object: Value, generates: bool) -> R
     }
     resource.strategy.default(&mut object);
     if resource.subresources.status
+        && !resource.strategy.keeps_new_status()
         && let Some(fields) = object.as_object_mut()
     {
         fields.remove("status");

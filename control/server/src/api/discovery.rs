@@ -1,16 +1,73 @@
 //! Discovery: which groups, versions, resources and verbs there are, in the legacy and the aggregated form. All of it
 //! is read off the registry and [`super::subresources`].
 
+use axum::body::Body;
+use axum::response::Response;
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use bytes::Bytes;
 use copepod_api::ApiError;
 use copepod_core::resource::{Resource, Scope};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 
-use super::ApiState;
 use super::object::as_map;
 use super::subresources::{self, Sub};
+use super::{ApiState, present};
 
 /// Verbs of a resource's own URL.
 const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
+/// `/`: the paths that there are.
+pub(crate) fn paths(state: &ApiState) -> Value {
+    let mut paths: Vec<String> = [
+        "/api",
+        "/api/v1",
+        "/apis",
+        "/healthz",
+        "/livez",
+        "/metrics",
+        "/openapi/v2",
+        "/openapi/v3",
+        "/readyz",
+        "/version",
+    ]
+    .map(String::from)
+    .into();
+    for group in group_names(state) {
+        paths.extend(versions(state, &group).iter().map(|v| format!("/apis/{group}/{v}")));
+        paths.push(format!("/apis/{group}"));
+    }
+    paths.sort();
+    json!({ "paths": paths })
+}
+
+/// An aggregated document, or 304 if the client has it already.
+pub(crate) fn tagged(headers: &HeaderMap, media_type: &str, bytes: Bytes) -> Response {
+    let hex: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02X}")).collect();
+    let tag = format!("\"{hex}\"");
+    let known = headers.get(header::IF_NONE_MATCH).and_then(|v| v.to_str().ok());
+    let unchanged = known.is_some_and(|known| known.split(',').any(|t| t.trim().trim_start_matches("W/") == tag));
+    let mut response = if unchanged {
+        let mut response = Response::new(Body::empty());
+        *response.status_mut() = StatusCode::NOT_MODIFIED;
+        response
+    } else {
+        present::bytes_response(headers, 200, media_type, bytes)
+    };
+    response.headers_mut().extend(HeaderValue::from_str(&tag).ok().map(|tag| (header::ETAG, tag)));
+    response
+}
+
+/// Changes when the version that objects are stored in does.
+fn storage_version_hash(resource: &Resource) -> String {
+    let (group, version) = match &resource.storage {
+        Some(home) => (&home.group, &home.version),
+        None => (&resource.names.group, &resource.names.version),
+    };
+    let digest = Sha256::digest(format!("{group}/{version}/{}", resource.names.kind).as_bytes());
+    BASE64_STANDARD.encode(digest.get(..8).unwrap_or_default())
+}
 
 /// `/api` in the legacy form; `host` is the address that the client used.
 pub(crate) fn core_versions(host: &str) -> Value {
@@ -140,6 +197,9 @@ fn legacy(resource: &Resource) -> Value {
         if !list.is_empty() {
             fields.insert(field.into(), json!(list));
         }
+    }
+    if !resource.strategy.is_review() {
+        fields.insert("storageVersionHash".into(), json!(storage_version_hash(resource)));
     }
     out
 }

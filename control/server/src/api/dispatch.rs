@@ -37,14 +37,16 @@ pub(crate) async fn serve(
     let started = Instant::now();
     let mut key = None;
     let user = identity.user.clone();
+    let accept = request.headers().get(header::ACCEPT).cloned();
     let work = AssertUnwindSafe(route(&state, identity, request, &mut key)).catch_unwind();
     let response = match work.await {
         Ok(Ok(response)) => response,
-        Ok(Err(e)) => error::response(&e),
+        Ok(Err(e)) => error::response(&e, accept.as_ref()),
         Err(_) => {
             state.metrics.panics.fetch_add(1, Ordering::Relaxed);
             tracing::error!(request = ?key, "a request failed by a bug of the server; the panic is logged above");
-            error::response(&ApiError::internal("this request failed by a bug of the server; see its log"))
+            let e = ApiError::internal("this request failed by a bug of the server; see its log");
+            error::response(&e, accept.as_ref())
         }
     };
     let code = response.status().as_u16();
@@ -70,7 +72,7 @@ async fn route(
     let (parts, body) = request.into_parts();
     let url = parts.uri.path().to_string();
     let query = Query::of(&parts.uri)?;
-    if let "/healthz" | "/livez" | "/readyz" = url.as_str() {
+    if let "/healthz" | "/livez" | "/readyz" | "/healthz/ping" | "/livez/ping" | "/readyz/ping" = url.as_str() {
         return Ok(health::check(state, &url, query.flag("verbose")));
     }
     let is_read = matches!(parts.method, Method::GET | Method::HEAD);
@@ -83,7 +85,13 @@ async fn route(
         }
         return fixed(state, &url, &parts.headers);
     };
+    let (mut target, mut query) = (target, query);
     let found = find(state, &target)?;
+    if target.watch
+        && let Some(name) = target.name.take()
+    {
+        query.select(&format!("metadata.name={name}"));
+    }
     let verb = verb(&parts.method, &target, &query, &found)?;
     let sub = found.sub;
     *key = Some(RequestKey {
@@ -177,7 +185,8 @@ fn verb(method: &Method, target: &Target, query: &Query, found: &Found) -> Resul
     // All namespaces at once are for reading.
     let everywhere = collection && found.resource.namespaced() && target.namespace.is_none();
     let verb = match *method {
-        Method::GET | Method::HEAD if collection && query.flag("watch") => Verb::Watch,
+        Method::GET | Method::HEAD if collection && (target.watch || query.flag("watch")) => Verb::Watch,
+        _ if target.watch => return Err(ApiError::no_such_path()),
         Method::GET | Method::HEAD if collection => Verb::List,
         Method::GET | Method::HEAD => Verb::Get,
         Method::POST if (collection && !everywhere) || !found.sub.is_empty() => Verb::Create,
@@ -217,9 +226,10 @@ fn fixed(state: &ApiState, url: &str, headers: &HeaderMap) -> Result<Response, A
         let value = discovery::aggregated(state, parsed == Some(Path::CoreVersions), version);
         let media = format!("application/json;g=apidiscovery.k8s.io;v={version};as=APIGroupDiscoveryList");
         let bytes: Bytes = serde_json::to_vec(&value).map_err(ApiError::internal)?.into();
-        return Ok(present::bytes_response(headers, 200, &media, bytes));
+        return Ok(discovery::tagged(headers, &media, bytes));
     }
     let value = match (url, parsed) {
+        ("/", _) => discovery::paths(state),
         ("/version" | "/version/", _) => health::version(),
         (_, Some(Path::CoreVersions)) => discovery::core_versions(host),
         (_, Some(Path::Groups)) => discovery::groups(state),

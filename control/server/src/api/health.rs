@@ -10,7 +10,7 @@ use super::ApiState;
 /// The answer of a health endpoint: `ok`, or 500 with the reason. A read-only store still serves reads, so only
 /// readiness and health fail, and liveness does not ask for a restart in a loop.
 pub(crate) fn check(state: &ApiState, path: &str, verbose: bool) -> Response {
-    let failure = if path == "/livez" { None } else { state.store.read_only() };
+    let failure = if path.starts_with("/livez") || path.ends_with("/ping") { None } else { state.store.read_only() };
     let failure = failure.or_else(|| state.shutdown.is_cancelled().then(|| "shutting down".to_string()));
     let (code, text) = match (&failure, verbose) {
         (None, false) => (StatusCode::OK, "ok".to_string()),

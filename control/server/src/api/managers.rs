@@ -63,7 +63,7 @@ fn is_printable(c: char) -> bool {
 /// Who writes a part of an object by this request.
 pub(crate) fn writer<'a>(request: &'a Request, api_version: &'a str, part: Part) -> Writer<'a> {
     let subresource = match part {
-        Part::Main | Part::Internal => "",
+        Part::Main | Part::Internal | Part::Binding => "",
         Part::Status => "status",
         Part::Scale => "scale",
     };
@@ -101,7 +101,7 @@ pub(crate) fn track(
 ) -> Option<Value> {
     match part {
         // The server's own doing belongs to nobody.
-        Part::Internal => had.cloned(),
+        Part::Internal | Part::Binding => had.cloned(),
         // An apply has said already who owns what.
         _ if request.is_apply() => given,
         _ => {

@@ -35,6 +35,8 @@ pub struct Target {
     pub name: Option<String>,
     /// Subresource.
     pub subresource: Option<String>,
+    /// The older form of a watch: `/api/v1/watch/pods`.
+    pub watch: bool,
 }
 
 /// Parses a path; `None` if it is not one of the resource API.
@@ -58,6 +60,13 @@ pub(crate) fn parse(path: &str) -> Option<Path> {
 
 fn target(group: &str, version: &str, rest: &[&str]) -> Option<Target> {
     let mut t = Target { group: group.into(), version: version.into(), ..Target::default() };
+    let rest = match rest {
+        ["watch", inner @ ..] if !inner.is_empty() => {
+            t.watch = true;
+            inner
+        }
+        other => other,
+    };
     // `namespaces/x/status` and `namespaces/x/finalize` are the namespace's own subresources, not resources in it.
     let rest = match rest {
         ["namespaces", _, "status" | "finalize"] => rest,
@@ -147,6 +156,9 @@ mod tests {
             ("/apis/apps/v1/namespaces/a/deployments/x%2Fy", "none"),
             ("/api/v1/namespaces/../pods", "none"),
             ("/api/v1/namespaces/a/pods/p/log/more", "none"),
+            ("/api/v1/watch/namespaces/a/pods/p", "|v1|a|pods|p|"),
+            ("/apis/apps/v1/watch/deployments", "apps|v1||deployments||"),
+            ("/api/v1/watch", "|v1||watch||"),
             ("/other", "none"),
             ("/api/v1/pods/%zz", "none"),
         ] {

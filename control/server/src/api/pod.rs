@@ -32,7 +32,7 @@ pub(crate) async fn bind(request: &Request) -> Result<Response, ApiError> {
     }
     let bindings = GroupResource { group: String::new(), resource: "pods/binding".into() };
     let now = request.now();
-    update(request, name, Part::Internal, |old| {
+    update(request, name, Part::Binding, |old| {
         let conflict = |why: String| Err(ApiError::conflict(&bindings, name, why));
         let uid = meta_str(&binding, "uid");
         if !uid.is_empty() && uid != meta_str(old, "uid") {
@@ -43,6 +43,16 @@ pub(crate) async fn bind(request: &Request) -> Result<Response, ApiError> {
         }
         if is_deleting(old) {
             return conflict(format!("pod {name} is being deleted, cannot be assigned to a host"));
+        }
+        let revision = meta_str(&binding, "resourceVersion");
+        if !revision.is_empty() && revision != meta_str(old, "resourceVersion") {
+            return conflict(format!(
+                "Precondition failed: ResourceVersion in precondition: {revision}, ResourceVersion in object meta: {}",
+                meta_str(old, "resourceVersion")
+            ));
+        }
+        if old.pointer("/spec/schedulingGates").and_then(Value::as_array).is_some_and(|gates| !gates.is_empty()) {
+            return conflict(format!("pod {name} has non-empty .spec.schedulingGates"));
         }
         let node = old.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();
         if !node.is_empty() {

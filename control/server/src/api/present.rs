@@ -158,7 +158,14 @@ impl<'a> Table<'a> {
     }
 }
 
-fn respond(request: &Request, code: u16, format: Format, bytes: Bytes) -> Response {
+fn respond(request: &Request, code: u16, format: Format, mut bytes: Bytes) -> Response {
+    if format == Format::Json
+        && request.query.flag("pretty")
+        && let Ok(value) = serde_json::from_slice::<Value>(&bytes)
+        && let Ok(pretty) = serde_json::to_vec_pretty(&value)
+    {
+        bytes = pretty.into();
+    }
     let mut response = bytes_response(&request.headers, code, format.media_type(), bytes);
     for text in request.warnings() {
         let escaped = text.replace('\\', "\\\\").replace('"', "\\\"");

@@ -36,6 +36,11 @@ pub(crate) fn get(request: &Request) -> Result<Response, ApiError> {
 /// GET of a collection.
 pub(crate) fn list(request: &Request) -> Result<Response, ApiError> {
     let selector = Selector::of(&request.resource, &request.query)?;
+    if request.query.has("sendInitialEvents") {
+        let e = FieldError::forbidden("sendInitialEvents", "sendInitialEvents is forbidden for list");
+        return Err(invalid_options("ListOptions", e));
+    }
+    request.query.integer("timeoutSeconds")?;
     let page = list_page(request, &selector)?;
     present::list(request, &page)
 }

@@ -79,6 +79,11 @@ impl Query {
         let value = self.0.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str());
         value.is_some_and(|v| v != "false" && v != "0")
     }
+    /// Adds a requirement to the field selector.
+    pub fn select(&mut self, requirement: &str) {
+        let given = self.get("fieldSelector").map(|given| format!("{given},")).unwrap_or_default();
+        self.0.insert(0, ("fieldSelector".into(), format!("{given}{requirement}")));
+    }
     /// An integer parameter.
     pub fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
         self.get(name)
@@ -140,6 +145,12 @@ impl Request {
         } else {
             Accept::negotiate(headers.get(header::ACCEPT).and_then(|v| v.to_str().ok()), false)?
         };
+        let shown = query.get("includeObject").unwrap_or("Metadata");
+        if matches!(accept.shape, Shape::Table(_)) && !matches!(shown, "None" | "Metadata" | "Object") {
+            let e =
+                FieldError::invalid("includeObject", &json!(shown), "must be 'Metadata', 'Object', 'None', or empty");
+            return Err(ApiError::bad_request(format!("Unable to convert to Table as requested: {e}")));
+        }
         let kind = match verb {
             Verb::Create => "CreateOptions",
             Verb::Patch => "PatchOptions",

@@ -92,6 +92,7 @@ fn attributes(object: &Value) -> Attributes {
         resource: of(asked, "resource"),
         name: optional("name"),
         subresource: optional("subresource"),
+        watch: false,
     };
     Attributes { verb: of(asked, "verb"), on: On::Resource(target) }
 }

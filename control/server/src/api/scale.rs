@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use axum::response::Response;
 use copepod_api::{ApiError, FieldError, LabelSelector};
 use copepod_core::resource::ScalePaths;
+use copepod_core::table::{self, Column};
 use serde_json::{Value, json};
 
+use super::accept::Shape;
 use super::object::{as_map, at_path, meta_str, set_path};
 use super::patch::Patch;
 use super::present::{self, Outcome};
@@ -39,7 +41,32 @@ pub(crate) async fn serve(request: &Request, paths: &ScalePaths) -> Result<Respo
         }
         _ => return Err(ApiError::method_not_allowed(&request.group_resource(), request.verb.name())),
     };
-    present::plain(request, 200, &scale_of(paths, &outcome.value(resource)?))
+    let scale = scale_of(paths, &outcome.value(resource)?);
+    match &request.accept.shape {
+        Shape::Table(version) => present::plain(request, 200, &table_of(request, version, &scale)),
+        _ => present::plain(request, 200, &scale),
+    }
+}
+
+/// A Scale as kubectl prints it.
+fn table_of(request: &Request, version: &str, scale: &Value) -> Value {
+    let columns = [
+        Column::name(),
+        Column::new("Desired", "integer", "Count that is asked for."),
+        Column::new("Available", "integer", "Count that there is."),
+        Column::age(),
+    ];
+    let cells = json!([
+        table::name(scale),
+        scale.pointer("/spec/replicas"),
+        scale.pointer("/status/replicas"),
+        table::age(scale, request.state.now().as_second()),
+    ]);
+    json!({
+        "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
+        "metadata": {"resourceVersion": meta_str(scale, "resourceVersion")}, "columnDefinitions": columns,
+        "rows": [{"cells": cells, "object": present::metadata_only(scale, version)}],
+    })
 }
 
 /// The Scale of an object.

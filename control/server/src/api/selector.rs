@@ -19,8 +19,7 @@ impl Selector {
     pub fn of(resource: &Resource, query: &Query) -> Result<Self, ApiError> {
         let text = |name: &str| query.get(name).unwrap_or_default();
         let parsed = Self {
-            labels: LabelSelector::parse(text("labelSelector"))
-                .map_err(|e| ApiError::bad_request(format!("unable to parse requirement: {e}")))?,
+            labels: LabelSelector::parse(text("labelSelector")).map_err(ApiError::bad_request)?,
             fields: FieldSelector::parse(text("fieldSelector")).map_err(ApiError::bad_request)?,
         };
         let known = resource.strategy.field_names();

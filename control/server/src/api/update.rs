@@ -1,10 +1,12 @@
 //! Replace, and the one read-change-commit loop under every write to an existing object: replace, patch, status,
 //! scale, binding, finalize.
 
+use std::hash::{Hash, Hasher};
+
 use axum::response::Response;
 use copepod_api::{ApiError, FieldError};
 use copepod_core::apply::same_but_time;
-use copepod_core::validate::object_meta_update;
+use copepod_core::validate::{IMMUTABLE, object_meta_update};
 use copepod_store::{Expect, Record, StoreError};
 use serde_json::{Value, json};
 
@@ -15,7 +17,29 @@ use super::request::{Request, parse_revision};
 use super::{body, create, delete, error, managers};
 
 /// How often a write without a resourceVersion is tried again when others commit in between.
-const MAX_TRIES: usize = 32;
+const MAX_TRIES: usize = 256;
+/// Groups of the kinds whose labels and annotations a write to `/status` carries too, as upstream's older kinds do.
+const META_WITH_STATUS: [&str; 5] = ["", "apps", "autoscaling", "batch", "policy"];
+/// Locks that contended keys share.
+const TURNS: usize = 64;
+
+/// Lets the writers of one object that got in each other's way go one after the other.
+pub(crate) struct Turns([tokio::sync::Mutex<()>; TURNS]);
+
+impl Default for Turns {
+    fn default() -> Self {
+        Self(std::array::from_fn(|_| tokio::sync::Mutex::default()))
+    }
+}
+
+impl Turns {
+    async fn take(&self, key: &str) -> Option<tokio::sync::MutexGuard<'_, ()>> {
+        let mut hasher = std::hash::DefaultHasher::new();
+        key.hash(&mut hasher);
+        let place = usize::try_from(hasher.finish() % TURNS as u64).unwrap_or_default();
+        Some(self.0.get(place)?.lock().await)
+    }
+}
 
 /// Which part of an object a write may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,23 +50,53 @@ pub(crate) enum Part {
     Status,
     /// The count, through `/scale`: a write to the main part whose manager is another.
     Scale,
-    /// What the server's own change function made of the present object (binding, finalize): trusted.
+    /// What the server's own change function made of the present object (finalize, approval): trusted.
     Internal,
+    /// The same of a binding, which is no change of what a pod should be: its generation stays.
+    Binding,
 }
 
 /// PUT of a whole object, or to its status.
 pub(crate) async fn replace(request: &Request, part: Part) -> Result<Response, ApiError> {
     let new = body::decode(request)?;
     check_names(request, &new)?;
-    let outcome = update(request, request.name(), part, |_| Ok(new.clone())).await?;
-    present::object(request, 200, &outcome)
+    let unconditional = matches!(meta_str(&new, "resourceVersion"), "" | "0");
+    let custom = request.resource.schema.source().is_some();
+    let change = |_: &Value| {
+        if unconditional && (custom || !request.resource.strategy.updates_unconditionally()) {
+            let message = "Invalid value: 0x0: must be specified for an update".into();
+            let e = FieldError { field: "metadata.resourceVersion".into(), reason: "FieldValueInvalid", message };
+            return Err(request.invalid(request.name(), &[e]));
+        }
+        Ok(new.clone())
+    };
+    match update(request, request.name(), part, change).await {
+        Err(e) if e.code == 404 && part == Part::Main => replace_nothing(request, new, e).await,
+        outcome => present::object(request, 200, &outcome?),
+    }
+}
+
+/// PUT of an object that does not exist: some kinds are created so.
+async fn replace_nothing(request: &Request, mut new: Value, missing: ApiError) -> Result<Response, ApiError> {
+    let uid = meta_str(&new, "uid");
+    if !uid.is_empty() {
+        let why = format!("Precondition failed: UID in precondition: {uid}, UID in object meta: ");
+        return Err(ApiError::conflict(&request.group_resource(), request.name(), why));
+    }
+    if !request.resource.strategy.creates_on_update() {
+        return Err(missing);
+    }
+    meta_mut(&mut new).remove("resourceVersion");
+    present::object(request, 201, &create::create_object(request, new).await?)
 }
 
 /// Refuses an object whose name or namespace is not the URL's.
 pub(crate) fn check_names(request: &Request, new: &Value) -> Result<(), ApiError> {
     let (given, name) = (meta_str(new, "name"), request.name());
     if given.is_empty() {
-        return Err(ApiError::bad_request("name must be provided"));
+        return Err(ApiError::bad_request(format!(
+            "the name of the object ({name} based on URL) was undeterminable: name must be provided"
+        )));
     }
     if given != name {
         return Err(ApiError::bad_request(format!(
@@ -61,6 +115,7 @@ pub(crate) async fn update(
     mut change: impl FnMut(&Value) -> Result<Value, ApiError>,
 ) -> Result<Outcome, ApiError> {
     let (key, group_resource) = (request.key(name), request.group_resource());
+    let mut turn = None;
     for _ in 0..MAX_TRIES {
         let record = request.state.store.get(&key).ok_or_else(|| ApiError::not_found(&group_resource, name))?;
         let old = object::decode(&request.resource, &record)?;
@@ -70,6 +125,8 @@ pub(crate) async fn update(
             return Err(ApiError::stale(&group_resource, name));
         }
         match commit(request, name, part, &record, old, new).await {
+            // From now on one after the other, so that each gets through.
+            Err(Retry::Again) if turn.is_none() => turn = request.state.turns.take(&key).await,
             Err(Retry::Again) => {}
             Err(Retry::Failed(e)) => return Err(e),
             Ok(outcome) => return Ok(outcome),
@@ -104,6 +161,10 @@ async fn commit(
     }
     meta_mut(&mut old).remove("resourceVersion");
     let had = meta_mut(&mut old).remove("managedFields");
+    let foreign = if matches!(part, Part::Main | Part::Scale) { foreign_deletion(&new, &old) } else { Vec::new() };
+    if !foreign.is_empty() {
+        return Err(request.invalid(name, &foreign).into());
+    }
     let given = meta_mut(&mut new).remove("managedFields");
     new = prepare(request, part, &old, new);
     // Before admission: what the server fills in belongs to nobody.
@@ -116,7 +177,7 @@ async fn commit(
     if same(&new, &old) && (managed == had || same_but_time(managed.as_ref(), had.as_ref())) {
         return Ok(Outcome::Stored(record.clone()));
     }
-    if part != Part::Status
+    if !matches!(part, Part::Status | Part::Binding)
         && resource.strategy.has_generation()
         && (resource.strategy.bumps_generation(&new, &old) || is_deleting(&new) != is_deleting(&old))
     {
@@ -154,7 +215,7 @@ async fn commit(
 fn prepare(request: &Request, part: Part, old: &Value, mut new: Value) -> Value {
     let (resource, strategy) = (&request.resource, &request.resource.strategy);
     match part {
-        Part::Internal => {
+        Part::Internal | Part::Binding => {
             meta_mut(&mut new).remove("resourceVersion");
             return new;
         }
@@ -166,6 +227,14 @@ fn prepare(request: &Request, part: Part, old: &Value, mut new: Value) -> Value 
                     Some(status) => fields.insert("status".into(), status),
                     None => fields.remove("status"),
                 };
+            }
+            if META_WITH_STATUS.contains(&resource.names.group.as_str()) {
+                for field in ["labels", "annotations"] {
+                    match meta_mut(&mut new).remove(field) {
+                        Some(given) => meta_mut(&mut kept).insert(field.into(), given),
+                        None => meta_mut(&mut kept).remove(field),
+                    };
+                }
             }
             new = kept;
             strategy.default(&mut new);
@@ -186,6 +255,17 @@ fn prepare(request: &Request, part: Part, old: &Value, mut new: Value) -> Value 
         }
     }
     new
+}
+
+/// Errors of times of deletion that a client sets itself.
+fn foreign_deletion(new: &Value, old: &Value) -> Vec<FieldError> {
+    let fields = ["deletionTimestamp", "deletionGracePeriodSeconds"].into_iter();
+    let given = |field: &str| new.get("metadata").and_then(|m| m.get(field)).filter(|v| !v.is_null());
+    let differs =
+        |field: &&str| given(field).is_some_and(|v| Some(v) != old.get("metadata").and_then(|m| m.get(*field)));
+    let error =
+        |field: &str| FieldError::invalid(format!("metadata.{field}"), given(field).unwrap_or(&Value::Null), IMMUTABLE);
+    fields.filter(differs).map(error).collect()
 }
 
 fn carry_metadata(new: &mut Value, old: &Value) {
@@ -228,7 +308,7 @@ fn validate(request: &Request, name: &str, part: Part, old: &Value, new: &Value)
     if matches!(part, Part::Main | Part::Scale) {
         errors.extend(object_meta_update(new, old));
     }
-    if part != Part::Internal {
+    if !matches!(part, Part::Internal | Part::Binding) {
         errors.extend(strategy.validate(new));
         errors.extend(strategy.validate_update(new, old));
     }

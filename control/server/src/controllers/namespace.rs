@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use copepod_api::{GroupResource, Gvr};
+use copepod_api::Gvr;
 use copepod_client::{Key, Outcome};
 use copepod_core::controllers::namespace::{self, Remains};
 use copepod_core::controllers::{Plan, Target, meta};
@@ -50,7 +50,7 @@ async fn empty(context: &Context, discovery: &Discovery, key: &Key) -> Outcome {
     namespace::order(&mut resources);
     let mut remains = Remains::default();
     for gvr in &resources {
-        let shown = GroupResource { group: gvr.group.clone(), resource: gvr.resource.clone() }.to_string();
+        let shown = format!("{}.{}", gvr.resource, gvr.group);
         let path = Target::new(gvr.clone(), &key.name, "").collection_path();
         if let Err(error) = clear(context, &path, &shown, &mut remains).await {
             remains.failures.push(format!("{shown}: {}", explain(&error)));

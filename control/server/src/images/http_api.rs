@@ -47,7 +47,7 @@ impl From<ApiError> for Refused {
 }
 impl IntoResponse for Refused {
     fn into_response(self) -> Response {
-        error_response(&self.0)
+        error_response(&self.0, None)
     }
 }
 

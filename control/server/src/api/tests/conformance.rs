@@ -143,7 +143,7 @@ async fn write_status(s: &Server, one: &str, object: &Value, status: &Value, wha
     let mut given = s.get(&path).await.ok();
     assert!(!status.is_null(), "{what} has /status, but no status in minimal.rs");
     given["status"] = status.clone();
-    given["metadata"]["annotations"] = json!({"a": "b"});
+    given["metadata"]["annotations"]["a"] = json!("b");
     let same = given["spec"].clone();
     if given["spec"].is_object() {
         given["spec"] = json!({});

@@ -10,6 +10,7 @@ mod lists;
 mod minimal;
 mod pods;
 mod services;
+mod upstream;
 mod verbs;
 mod watches;
 mod workloads;
@@ -79,7 +80,8 @@ impl Answer {
     #[track_caller]
     pub fn err(&self, code: u16) -> String {
         assert_eq!(self.code, code, "{}", self.text());
-        let status = self.json();
+        let kind = self.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let status = copepod_core::codec::decode(kind, &self.body, None).unwrap().value;
         assert_eq!((&status["kind"], &status["code"]), (&json!("Status"), &json!(code)));
         status["message"].as_str().unwrap_or_default().to_string()
     }
