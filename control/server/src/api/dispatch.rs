@@ -22,8 +22,8 @@ use super::path::{self, Path, Target};
 use super::request::{Query, Request, Verb};
 use super::update::Part;
 use super::{
-    ApiState, MAX_WAIT, body, connect, create, delete, discovery, error, health, log, openapi, parts, patch, pod,
-    present, read, reviews, scale, subresources, update, watch,
+    ApiState, MAX_WAIT, body, connect, create, delete, discovery, error, eviction, health, log, openapi, parts, patch,
+    pod, present, read, reviews, scale, subresources, update, watch,
 };
 use crate::identity::Identity;
 
@@ -131,7 +131,7 @@ async fn call(request: &Request, sub: &'static str) -> Result<Response, ApiError
             None => Err(ApiError::no_such_path()),
         },
         ("binding", Verb::Create) => pod::bind(request).await,
-        ("eviction", Verb::Create) => pod::evict(request).await,
+        ("eviction", Verb::Create) => eviction::evict(request).await,
         ("approval" | "ephemeralcontainers" | "resize", _) => parts::serve(request, sub).await,
         ("attach" | "exec" | "portforward" | "proxy", _) => Err(connect::refuse(request, sub)),
         ("finalize", _) => pod::finalize(request).await,

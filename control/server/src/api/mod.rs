@@ -15,6 +15,7 @@ mod delete;
 mod discovery;
 mod dispatch;
 pub(crate) mod error;
+mod eviction;
 mod frames;
 mod health;
 mod log;

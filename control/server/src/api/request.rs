@@ -248,3 +248,8 @@ pub(crate) fn timestamp(at: jiff::Timestamp) -> String {
 pub(crate) fn success(details: Value) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
 }
+
+/// The successful Status of a create that makes no object (a binding, an eviction).
+pub(crate) fn created() -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
+}

@@ -5,6 +5,7 @@ mod apply;
 mod clients;
 mod conformance;
 mod deletes;
+mod evictions;
 mod invented;
 mod lists;
 mod minimal;
