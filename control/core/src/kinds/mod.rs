@@ -6,6 +6,7 @@ mod admission_rules;
 mod api_service;
 pub mod certificate_signing_request;
 mod check;
+pub mod component_status;
 mod config_map;
 mod container_validation;
 mod controller_revision;
@@ -93,6 +94,7 @@ pub fn builtin() -> Registry {
         secret::resource(),
         event::resource(),
         service_account::resource(),
+        component_status::resource(),
         deployment::resource(),
         replica_set::resource(),
         pod_template::resource(),

@@ -133,7 +133,7 @@ impl<'a> Publisher<'a> {
             } else {
                 wanted.push(name.clone());
             }
-            if resource.strategy.is_review() {
+            if !resource.serves("list") {
                 continue;
             }
             let list = format!("{name}List");

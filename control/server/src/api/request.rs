@@ -30,6 +30,19 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
+    /// The verb as discovery names it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+        }
+    }
     /// The verb as metrics name it.
     pub fn name(self) -> &'static str {
         match self {

@@ -136,4 +136,9 @@ fn every_built_in_kind_is_published() {
     let reviews = document.pointer("/paths/~1apis~1authentication.k8s.io~1v1~1selfsubjectreviews").unwrap();
     assert!(reviews.get("post").is_some() && reviews.get("get").is_none(), "reviews are answered, not stored");
     assert!(document["definitions"].get("io.k8s.api.authentication.v1.SelfSubjectReviewList").is_none());
+    let paths = document["paths"].as_object().unwrap();
+    let methods = |path: &str| paths[path].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(methods("/api/v1/componentstatuses"), ["get", "parameters"]);
+    assert_eq!(methods("/api/v1/componentstatuses/{name}"), ["get", "parameters"]);
+    assert_eq!(methods("/api/v1/namespaces"), ["get", "parameters", "post"]);
 }
