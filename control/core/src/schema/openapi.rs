@@ -51,6 +51,7 @@ pub fn v2(registry: &Registry) -> Value {
     let publisher = Publisher::new(registry);
     let resources: Vec<&Resource> = registry.all().iter().map(AsRef::as_ref).collect();
     let mut schemas = publisher.schemas(&resources);
+    drop(publisher);
     // Version 2 knows no oneOf.
     if let Some(quantity) = schemas.get_mut("io.k8s.apimachinery.pkg.api.resource.Quantity") {
         *quantity = json!({"type": "string"});

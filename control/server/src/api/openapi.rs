@@ -21,7 +21,17 @@ use super::present::accepts_gzip;
 
 /// The documents made so far, by path and media type. Only paths that exist are kept.
 #[derive(Default)]
-pub(crate) struct Documents(Mutex<BTreeMap<(String, &'static str), Document>>);
+pub(crate) struct Documents {
+    made: Mutex<BTreeMap<(String, &'static str), Document>>,
+    /// Held while one is made: that takes some megabytes.
+    making: tokio::sync::Mutex<()>,
+}
+
+impl Documents {
+    fn get(&self, key: &(String, &'static str)) -> Option<Document> {
+        self.made.lock().get(key).cloned()
+    }
+}
 
 #[derive(Clone)]
 struct Document {
@@ -47,17 +57,24 @@ pub(crate) async fn serve(state: &Arc<ApiState>, url: &str, headers: &HeaderMap)
         return Err(ApiError::not_acceptable("only the following media types are accepted: application/json"));
     };
     let key = (url, media_type);
-    let known = state.documents.0.lock().get(&key).cloned();
-    let document = match known {
+    if let Some(document) = state.documents.get(&key) {
+        return respond(headers, &document);
+    }
+    let _one = state.documents.making.lock().await;
+    let document = match state.documents.get(&key) {
         Some(document) => document,
-        None => {
-            // A large document takes a while to make.
-            let state = state.clone();
-            let made = tokio::task::spawn_blocking(move || make(&state, key));
-            made.await.map_err(ApiError::internal)??
-        }
+        None => make_apart(state.clone(), key).await?,
     };
     respond(headers, &document)
+}
+
+/// Makes a document on a thread that ends with it: it takes a while, and the next such thread finds the memory that
+/// this one's allocator keeps, while each of a pool's threads would keep its own.
+async fn make_apart(state: Arc<ApiState>, key: (String, &'static str)) -> Result<Document, ApiError> {
+    let (done, made) = tokio::sync::oneshot::channel();
+    let work = move || drop(done.send(make(&state, key)));
+    std::thread::Builder::new().name("openapi".into()).spawn(work).map_err(ApiError::internal)?;
+    made.await.map_err(ApiError::internal)?
 }
 
 /// Whether a protobuf form stands before JSON in an Accept header.
@@ -87,7 +104,7 @@ fn make(state: &ApiState, key: (String, &'static str)) -> Result<Document, ApiEr
     encoder.write_all(&bytes).map_err(ApiError::internal)?;
     let gzip = encoder.finish().map_err(ApiError::internal)?.into();
     let document = Document { gzip, etag, media_type };
-    state.documents.0.lock().insert(key, document.clone());
+    state.documents.made.lock().insert(key, document.clone());
     Ok(document)
 }
 
