@@ -204,3 +204,19 @@ fn a_drain_waits_for_disruption_budgets() {
     assert_eq!(status["disruptionsAllowed"], 0, "{status}");
     assert_eq!(status["disruptedPods"].as_object().map(|pods| pods.len()), Some(2), "{status}");
 }
+
+#[test]
+fn what_the_node_does_not_serve_is_told() {
+    let cluster = Cluster::start();
+    cluster.push("toolbox", "toolbox");
+    cluster.apply(&toolbox_pod("p", &["sleep"], "    resources: {limits: {memory: 64Mi}}\n"));
+    cluster.until("pod p", "/status/phase", |v| *v == "Running");
+    let grown = r#"{"spec":{"containers":[{"name":"main","resources":{"limits":{"memory":"128Mi"},"requests":{"memory":"128Mi"}}}]}}"#;
+    cluster.ok(&format!("patch pod p --subresource=resize -p {grown}"));
+    let conditions = cluster.until("pod p", "/status/conditions", |v| v.to_string().contains("PodResizePending"));
+    assert!(conditions.to_string().contains("does not resize running containers"), "{conditions}");
+    cluster.ok("debug p --image=toolbox --container=debug --attach=false");
+    cluster.until("pod p", "/status/ephemeralContainerStatuses/0/state/waiting/message", |v| {
+        v.as_str().is_some_and(|why| why.contains("does not run ephemeral containers"))
+    });
+}
