@@ -15,6 +15,7 @@ use copepod_dns::server::{DnsServer, SharedRecords};
 use copepod_server::api::{self, ApiConfig, ApiState};
 use copepod_server::authorization::Trusted;
 use copepod_server::bootstrap::{self, BootstrapInfo};
+use copepod_server::components::Components;
 use copepod_server::identity::Identity;
 use copepod_server::images::ImageStore;
 use copepod_server::pki::{self, Pki, ServerNames};
@@ -113,10 +114,12 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
     let dialer = TunnelDialer::new();
     let serving = CancellationToken::new();
     let authorizer = Trusted::shared();
+    let components = Arc::new(Components::default());
     let state = Arc::new(ApiState::new(ApiConfig {
         store: Arc::new(store),
         authorizer: authorizer.clone(),
         registry: copepod_core::kinds::builtin(),
+        components: components.clone(),
         dialer: dialer.clone(),
         clock: api::system_clock(),
         service_cidr: plan.service_cidr,
@@ -151,7 +154,7 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
     let bootstrap = bootstrap::keep(client(USER_APISERVER), info).await;
 
     let control = CancellationToken::new();
-    let config = controllers::Config { ca_pem: pki.ca_pem().to_string(), seed: rand_seed() };
+    let config = controllers::Config { ca_pem: pki.ca_pem().to_string(), components, seed: rand_seed() };
     let (mut tasks, views) = controllers::start(client, config, control.clone());
     let pinned = (!args.no_agent && !args.node_port_address.is_unspecified())
         .then(|| names::Pinned { node: plan.node_name.clone(), address: args.node_port_address });

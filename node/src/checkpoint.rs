@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use crate::observed::Containers;
 
 /// A pod's state on disk.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Checkpoint {
     /// Namespace.
     pub namespace: String,

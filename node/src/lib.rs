@@ -31,6 +31,7 @@ pub(crate) mod sim;
 pub mod start;
 pub mod status;
 pub mod tunnel;
+pub mod unserved;
 pub mod volumes;
 pub mod wasm;
 

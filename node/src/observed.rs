@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Container, Pod, PodSpec};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceRequirements};
 use serde::{Deserialize, Serialize};
 
 /// How an instance of a container ended.
@@ -52,7 +52,7 @@ pub struct Waiting {
 }
 
 /// One container as the agent sees it.
-#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Default, Serialize, Deserialize)]
 pub struct Observed {
     /// Where it stands.
     pub stage: Stage,
@@ -86,6 +86,9 @@ pub struct Observed {
     /// Digest of the image it runs, `sha256:HEX`; empty before it is known.
     #[serde(default)]
     pub image_id: String,
+    /// The resources that its newest instance was started with.
+    #[serde(default)]
+    pub resources: Option<ResourceRequirements>,
 }
 
 impl Observed {

@@ -13,6 +13,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use crate::observed::{Containers, Exit, Observed, Stage, Waiting, init_containers, is_sidecar};
 use crate::pod_actions::{Outcome, outcome};
+use crate::unserved;
 
 /// Facts beside the containers.
 #[derive(Debug, Clone, Default)]
@@ -50,12 +51,20 @@ pub fn compute(pod: &Pod, uid: &str, seen: &Containers, around: &Surroundings, n
     conditions.set("Ready", ready.clone());
     conditions.set("ContainersReady", ready);
     conditions.set("PodScheduled", verdict(true));
+    match unserved::pending_resize(spec, seen) {
+        Some(message) => {
+            conditions
+                .set("PodResizePending", Verdict { status: true, reason: Some("Deferred"), message: Some(message) });
+        }
+        None => conditions.clear("PodResizePending"),
+    }
 
     PodStatus {
         phase: Some(phase.into()),
         conditions: Some(conditions.finish()),
         container_statuses: Some(statuses),
         init_container_statuses: if init.is_empty() { None } else { Some(init) },
+        ephemeral_container_statuses: unserved::ephemeral(spec),
         host_ip: around.host_ips.first().map(ToString::to_string),
         host_ips: Some(around.host_ips.iter().map(|ip| HostIP { ip: ip.to_string() }).collect()),
         pod_ip: around.pod_ips.first().map(ToString::to_string),
@@ -155,6 +164,7 @@ fn container_status(uid: &str, c: &Container, seen: Option<&Observed>, creating:
         restart_count: i32::try_from(seen.restarts).unwrap_or(i32::MAX),
         state: Some(state),
         last_state: Some(last.unwrap_or_default()),
+        resources: seen.resources.clone().filter(|_| alive),
         ..ContainerStatus::default()
     }
 }
@@ -249,6 +259,9 @@ impl Conditions {
             observed_generation: self.generation,
             ..PodCondition::default()
         });
+    }
+    fn clear(&mut self, type_: &str) {
+        self.before.retain(|c| c.type_ != type_);
     }
     fn finish(mut self) -> Vec<PodCondition> {
         self.out.append(&mut self.before);
@@ -373,6 +386,22 @@ mod tests {
         assert_eq!(reason(&status.container_statuses.as_ref().unwrap()[0]), "PodInitializing");
         let c = condition(&status, "Initialized");
         assert_eq!(c.message.as_deref(), Some("containers with incomplete status: [i]"));
+    }
+
+    #[test]
+    fn a_resize_is_pending_until_the_container_restarts() {
+        let mut p = pod("Always", false);
+        let small: k8s_openapi::api::core::v1::ResourceRequirements =
+            serde_json::from_value(json!({"limits": {"memory": "1Mi"}})).unwrap();
+        let a = Observed { resources: Some(small.clone()), ..running(true) };
+        let status = compute(&p, "u", &seen(&[("a", a.clone())]), &around(), at(1));
+        let pending = condition(&status, "PodResizePending");
+        assert_eq!((pending.status.as_str(), pending.reason.as_deref()), ("True", Some("Deferred")));
+        assert_eq!(status.container_statuses.as_ref().unwrap()[0].resources, Some(small.clone()));
+        p.status = Some(status);
+        p.spec.as_mut().unwrap().containers[0].resources = Some(small);
+        let status = compute(&p, "u", &seen(&[("a", a)]), &around(), at(2));
+        assert!(status.conditions.unwrap().iter().all(|c| c.type_ != "PodResizePending"));
     }
 
     #[test]

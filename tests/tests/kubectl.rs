@@ -179,3 +179,44 @@ fn pods_get_their_configuration() {
     cluster.apply(&toolbox_pod("plain", &["argv"], "  restartPolicy: Never\n"));
     assert_eq!(cluster.log_holds("plain", "argv").trim(), r#"["toolbox.wasm", "argv"]"#);
 }
+
+#[test]
+fn a_drain_waits_for_disruption_budgets() {
+    let cluster = Cluster::start();
+    cluster.push("hello", "hello:1");
+    cluster.ok("create deployment web --image=hello:1 --replicas=2");
+    cluster.ok("create pdb web --selector=app=web --min-available=2");
+    cluster.ok("rollout status deployment/web --timeout=120s");
+    let allow = |n: u32| {
+        let status = format!(
+            r#"{{"status":{{"observedGeneration":1,"disruptionsAllowed":{n},"currentHealthy":2,"desiredHealthy":2}}}}"#
+        );
+        cluster.ok(&format!("patch pdb web --subresource=status --type=merge -p {status}"));
+    };
+    allow(0);
+    let refused = cluster.k("drain node-1 --pod-selector=app=web --timeout=3s");
+    assert!(!refused.ok && refused.err.contains("as it would violate the pod's disruption budget"), "{}", refused.err);
+    assert_eq!(cluster.pods("app=web").len(), 2);
+    allow(2);
+    let drained = cluster.ok("drain node-1 --pod-selector=app=web --timeout=60s");
+    assert!(drained.contains("node/node-1 drained"), "{drained}");
+    let status = cluster.get("pdb web")["status"].clone();
+    assert_eq!(status["disruptionsAllowed"], 0, "{status}");
+    assert_eq!(status["disruptedPods"].as_object().map(|pods| pods.len()), Some(2), "{status}");
+}
+
+#[test]
+fn what_the_node_does_not_serve_is_told() {
+    let cluster = Cluster::start();
+    cluster.push("toolbox", "toolbox");
+    cluster.apply(&toolbox_pod("p", &["sleep"], "    resources: {limits: {memory: 64Mi}}\n"));
+    cluster.until("pod p", "/status/phase", |v| *v == "Running");
+    let grown = r#"{"spec":{"containers":[{"name":"main","resources":{"limits":{"memory":"128Mi"},"requests":{"memory":"128Mi"}}}]}}"#;
+    cluster.ok(&format!("patch pod p --subresource=resize -p {grown}"));
+    let conditions = cluster.until("pod p", "/status/conditions", |v| v.to_string().contains("PodResizePending"));
+    assert!(conditions.to_string().contains("does not resize running containers"), "{conditions}");
+    cluster.ok("debug p --image=toolbox --container=debug --attach=false");
+    cluster.until("pod p", "/status/ephemeralContainerStatuses/0/state/waiting/message", |v| {
+        v.as_str().is_some_and(|why| why.contains("does not run ephemeral containers"))
+    });
+}

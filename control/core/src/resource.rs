@@ -60,6 +60,9 @@ pub struct ScalePaths {
     pub selector: String,
 }
 
+/// All verbs that a resource can have, sorted.
+pub const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
+
 /// A kind's own rules over the generic ones. Every method has the default "no rule". Pure: ids, times and addresses
 /// are given by the server's generic code and admission, before `validate`.
 pub trait Strategy: Send + Sync {
@@ -131,10 +134,10 @@ pub trait Strategy: Send + Sync {
     fn default_grace_seconds(&self, _object: &Value) -> Option<i64> {
         None
     }
-    /// Whether objects are questions that a create answers (access and token reviews): nothing is stored, and create is
-    /// the only verb.
-    fn is_review(&self) -> bool {
-        false
+    /// The verbs of the resource's own URLs, as discovery names them, sorted. What cannot be watched is not stored
+    /// ([`Resource::is_stored`]).
+    fn verbs(&self) -> &'static [&'static str] {
+        VERBS
     }
     /// Whether a delete that names no propagation policy leaves the dependents in place (old kinds, for compatibility).
     fn orphans_by_default(&self) -> bool {
@@ -198,6 +201,14 @@ impl Resource {
     /// The name used in error messages.
     pub fn group_resource(&self) -> GroupResource {
         GroupResource { group: self.names.group.clone(), resource: self.names.plural.clone() }
+    }
+    /// Whether the resource's own URLs have a verb.
+    pub fn serves(&self, verb: &str) -> bool {
+        self.strategy.verbs().contains(&verb)
+    }
+    /// Whether its objects live in the store. Reviews and component statuses are answered on the spot.
+    pub fn is_stored(&self) -> bool {
+        self.serves("watch")
     }
     /// Whether objects live in a namespace.
     pub fn namespaced(&self) -> bool {

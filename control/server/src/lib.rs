@@ -4,6 +4,7 @@ pub mod api;
 pub mod auth;
 pub mod authorization;
 pub mod bootstrap;
+pub mod components;
 pub mod controllers;
 pub mod dialer;
 pub mod identity;

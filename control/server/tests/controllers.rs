@@ -8,6 +8,7 @@ use async_trait::async_trait;
 use copepod_api::names::GROUP_MASTERS;
 use copepod_client::{Shared, in_process};
 use copepod_server::api::{ApiConfig, ApiState, router, system_clock};
+use copepod_server::components::Components;
 use copepod_server::controllers::{Config, start};
 use copepod_server::dialer::{DialError, NodeDialer, NodeStream};
 use copepod_server::identity::Identity;
@@ -49,10 +50,12 @@ impl Drop for Cluster {
 impl Cluster {
     async fn start() -> Self {
         let token = CancellationToken::new();
+        let components = Arc::new(Components::default());
         let state = ApiState::new(ApiConfig {
             authorizer: copepod_server::authorization::Trusted::shared(),
             store: Arc::new(MemoryStore::new(Default::default())),
             registry: copepod_core::kinds::builtin(),
+            components: components.clone(),
             dialer: Arc::new(NoNodes),
             clock: system_clock(),
             service_cidr: "10.43.0.0/16".parse().unwrap(),
@@ -65,7 +68,7 @@ impl Cluster {
         for name in ["default", "kube-system", "kube-node-lease"] {
             create::<Namespace>(&Api::all(client.clone()), json!({"metadata": {"name": name}})).await;
         }
-        let config = Config { ca_pem: "THE CA".into(), seed: 1 };
+        let config = Config { ca_pem: "THE CA".into(), components, seed: 1 };
         let (controllers, _) = start(clients, config, token.clone());
         Self { client, token, _tasks: JoinSet::new(), _controllers: controllers }
     }

@@ -90,6 +90,7 @@ impl PodWorker {
         seen.begin();
         seen.running(Timestamp::now());
         seen.image_id = started.image_id;
+        seen.resources = Some(container.resources.clone().unwrap_or_default());
         seen.started = container.startup_probe.is_none();
         seen.ready = seen.started && container.readiness_probe.is_none();
         let (handle, notes, name) = (started.handle.clone(), self.notes.clone(), name.to_string());

@@ -75,7 +75,7 @@ impl fmt::Display for FieldError {
 pub struct ApiError {
     /// HTTP status code.
     pub code: u16,
-    /// Machine-readable reason, such as `NotFound`; upstream's `StatusReason`.
+    /// Machine-readable reason, such as `NotFound`; upstream's `StatusReason`. Empty if there is none.
     pub reason: &'static str,
     /// For people: what, where, what to do.
     pub message: String,
@@ -191,8 +191,11 @@ impl ApiError {
     pub fn status(&self) -> Value {
         let mut s = json!({
             "kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Failure",
-            "message": self.message, "reason": self.reason, "code": self.code,
+            "message": self.message, "code": self.code,
         });
+        if !self.reason.is_empty() {
+            set(&mut s, "reason", json!(self.reason));
+        }
         if let Some(d) = &self.details {
             set(&mut s, "details", d.clone());
         }

@@ -5,6 +5,7 @@ mod admission_policy_binding;
 mod admission_rules;
 mod api_service;
 pub mod certificate_signing_request;
+pub mod component_status;
 mod config_map;
 mod container_validation;
 mod controller_revision;
@@ -92,6 +93,7 @@ pub fn builtin() -> Registry {
         secret::resource(),
         event::resource(),
         service_account::resource(),
+        component_status::resource(),
         deployment::resource(),
         replica_set::resource(),
         pod_template::resource(),

@@ -60,6 +60,10 @@ impl Strategy for Namespace {
         }
         errors
     }
+    /// Namespaces are not deleted by the dozen.
+    fn verbs(&self) -> &'static [&'static str] {
+        &["create", "delete", "get", "list", "patch", "update", "watch"]
+    }
     fn has_generation(&self) -> bool {
         false
     }

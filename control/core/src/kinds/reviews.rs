@@ -61,8 +61,8 @@ impl Strategy for Review {
         }
         errors
     }
-    fn is_review(&self) -> bool {
-        true
+    fn verbs(&self) -> &'static [&'static str] {
+        &["create"]
     }
     fn has_generation(&self) -> bool {
         false

@@ -56,6 +56,7 @@ fn every_kind_is_served() {
             "v1, Kind=Secret",
             "v1, Kind=Event",
             "v1, Kind=ServiceAccount",
+            "v1, Kind=ComponentStatus",
             "apps/v1, Kind=Deployment",
             "apps/v1, Kind=ReplicaSet",
             "v1, Kind=PodTemplate",

@@ -12,6 +12,8 @@ use super::compile::{self, Arena};
 
 /// OpenAPI definitions by name, `$ref`s in v3 form, no descriptions.
 static OPENAPI: &[u8] = include_bytes!("../../data/openapi.json.gz");
+/// What Kubernetes says of types (under the empty name) and of their fields, by definition.
+static DESCRIPTIONS: &[u8] = include_bytes!("../../data/descriptions.json.gz");
 /// Where a definition's reference starts.
 pub(crate) const REF_PREFIX: &str = "#/components/schemas/";
 
@@ -35,6 +37,25 @@ static BUILTIN: LazyLock<Builtin> = LazyLock::new(|| {
 /// All definitions, parsed anew: they are needed at start and for the published documents, which callers cache.
 pub(crate) fn definitions() -> Map<String, Value> {
     inflate(OPENAPI).and_then(|json| serde_json::from_slice(&json).ok()).unwrap_or_default()
+}
+
+/// All definitions with what Kubernetes says of them, for the published documents. Nothing of it is kept.
+pub(crate) fn described() -> Map<String, Value> {
+    let mut all = definitions();
+    let texts: Option<Map<String, Value>> = inflate(DESCRIPTIONS).and_then(|json| serde_json::from_slice(&json).ok());
+    for (name, texts) in texts.into_iter().flatten() {
+        let (Some(definition), Value::Object(texts)) = (all.get_mut(&name), texts) else { continue };
+        for (field, text) in texts {
+            let place = match field.as_str() {
+                "" => Some(&mut *definition),
+                field => definition.get_mut("properties").and_then(|fields| fields.get_mut(field)),
+            };
+            if let Some(place) = place.and_then(Value::as_object_mut) {
+                place.insert("description".into(), text);
+            }
+        }
+    }
+    all
 }
 
 /// Unpacks embedded data.

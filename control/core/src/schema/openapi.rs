@@ -1,6 +1,7 @@
 //! The published OpenAPI documents: v3 for each group version, its index, and v2. Pure and not cached: the server
 //! keeps the results until the registry changes.
 
+mod gnostic;
 mod paths;
 
 use std::collections::BTreeSet;
@@ -9,8 +10,9 @@ use copepod_api::Gvk;
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-use super::builtin::{REF_PREFIX, builtin_name, definitions};
+use super::builtin::{REF_PREFIX, builtin_name, described};
 use crate::resource::{Registry, Resource};
+pub use gnostic::v2_protobuf;
 
 const META: &str = "io.k8s.apimachinery.pkg.apis.meta.v1";
 
@@ -32,16 +34,16 @@ pub fn index(registry: &Registry) -> Value {
     for (group, version) in publisher.group_versions() {
         if let Some(document) = publisher.v3(group, version) {
             let path = root_path(group, version);
-            let url = format!("/openapi/v3/{path}?hash={}", hash(&document));
+            let url = format!("/openapi/v3/{path}?hash={}", hash(document.to_string().as_bytes()));
             served.insert(path, json!({"serverRelativeURL": url}));
         }
     }
     json!({"paths": served})
 }
 
-/// The hash that the index gives a document: upper-case hexadecimal SHA-256 of its compact JSON.
-pub fn hash(document: &Value) -> String {
-    Sha256::digest(document.to_string()).iter().map(|byte| format!("{byte:02X}")).collect()
+/// The hash of a document as the index gives it: upper-case hexadecimal SHA-256 of its bytes (compact JSON).
+pub fn hash(document: &[u8]) -> String {
+    Sha256::digest(document).iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
 /// The OpenAPI v2 (swagger) document of everything served.
@@ -49,6 +51,7 @@ pub fn v2(registry: &Registry) -> Value {
     let publisher = Publisher::new(registry);
     let resources: Vec<&Resource> = registry.all().iter().map(AsRef::as_ref).collect();
     let mut schemas = publisher.schemas(&resources);
+    drop(publisher);
     // Version 2 knows no oneOf.
     if let Some(quantity) = schemas.get_mut("io.k8s.apimachinery.pkg.api.resource.Quantity") {
         *quantity = json!({"type": "string"});
@@ -90,7 +93,7 @@ struct Publisher<'a> {
 
 impl<'a> Publisher<'a> {
     fn new(registry: &'a Registry) -> Self {
-        Self { registry, definitions: definitions() }
+        Self { registry, definitions: described() }
     }
 
     fn group_versions(&self) -> BTreeSet<(&'a str, &'a str)> {
@@ -108,11 +111,13 @@ impl<'a> Publisher<'a> {
         if resources.is_empty() {
             return None;
         }
+        let mut schemas = Value::Object(self.schemas(&resources));
+        wrap_refs(&mut schemas);
         Some(json!({
             "openapi": "3.0.0",
             "info": info(),
             "paths": paths::v3(&resources),
-            "components": {"schemas": self.schemas(&resources)},
+            "components": {"schemas": schemas},
         }))
     }
 
@@ -133,7 +138,7 @@ impl<'a> Publisher<'a> {
             } else {
                 wanted.push(name.clone());
             }
-            if resource.strategy.is_review() {
+            if !resource.serves("list") {
                 continue;
             }
             let list = format!("{name}List");
@@ -215,6 +220,22 @@ fn references(schema: &Value, names: &mut Vec<String>) {
             }
         }
         Value::Array(items) => items.iter().for_each(|item| references(item, names)),
+        _ => {}
+    }
+}
+
+/// A v3 reference stands alone: what else is said of the place stands beside an `allOf` of it.
+fn wrap_refs(value: &mut Value) {
+    match value {
+        Value::Object(object) => {
+            // A property may have that name, too; it is no string.
+            if object.len() > 1 && object.get("$ref").is_some_and(Value::is_string) {
+                let reference = object.remove("$ref");
+                object.insert("allOf".to_owned(), json!([{"$ref": reference}]));
+            }
+            object.values_mut().for_each(wrap_refs);
+        }
+        Value::Array(items) => items.iter_mut().for_each(wrap_refs),
         _ => {}
     }
 }

@@ -4,7 +4,7 @@
 use axum::response::Response;
 use copepod_api::{ApiError, FieldError};
 use copepod_core::resource::Resource;
-use copepod_store::{Expect, Record, StoreError};
+use copepod_store::{Expect, StoreError};
 use futures::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
 use serde_json::{Value, json};
@@ -31,7 +31,8 @@ pub(crate) struct DeleteOptions {
     grace_seconds: Option<i64>,
     propagation: Option<Propagation>,
     uid: Option<String>,
-    resource_version: Option<String>,
+    /// The revision that the object must have.
+    pub resource_version: Option<String>,
     /// Change nothing.
     pub dry_run: bool,
 }
@@ -164,7 +165,7 @@ async fn delete_at(request: &Request, key: &str, name: &str, options: &DeleteOpt
     for _ in 0..MAX_TRIES {
         let record = store.get(key).ok_or_else(|| ApiError::not_found(&group_resource, name))?;
         let mut object = object::decode(resource, &record)?;
-        check_preconditions(request, name, &record, &object, options)?;
+        check_preconditions(request, name, record.revision, &object, options)?;
         let mut review = Review::new(request, Operation::Delete, name, &mut object, None);
         request.state.admit(&mut review).await?;
         drop(review);
@@ -192,10 +193,11 @@ async fn delete_at(request: &Request, key: &str, name: &str, options: &DeleteOpt
     Err(ApiError::stale(&group_resource, name))
 }
 
-fn check_preconditions(
+/// Refuses an object, as it was at a revision, that is not the one that the options mean.
+pub(crate) fn check_preconditions(
     request: &Request,
     name: &str,
-    record: &Record,
+    revision: u64,
     object: &Value,
     options: &DeleteOptions,
 ) -> Result<(), ApiError> {
@@ -208,12 +210,11 @@ fn check_preconditions(
         ));
     }
     if let Some(wanted) = &options.resource_version
-        && parse_revision(wanted)? != record.revision
+        && parse_revision(wanted)? != revision
     {
         return conflict(format!(
-            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record ({}). The \
-             object might have been modified",
-            record.revision
+            "the ResourceVersion in the precondition ({wanted}) does not match the ResourceVersion in record \
+             ({revision}). The object might have been modified"
         ));
     }
     Ok(())

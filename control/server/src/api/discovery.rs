@@ -15,9 +15,6 @@ use super::object::as_map;
 use super::subresources::{self, Sub};
 use super::{ApiState, present};
 
-/// Verbs of a resource's own URL.
-const VERBS: &[&str] = &["create", "delete", "deletecollection", "get", "list", "patch", "update", "watch"];
-
 /// `/`: the paths that there are.
 pub(crate) fn paths(state: &ApiState) -> Value {
     let mut paths: Vec<String> = [
@@ -162,7 +159,8 @@ fn aggregated_resource(resource: &Resource) -> Value {
         })
         .collect();
     let mut out = json!({
-        "resource": names.plural, "responseKind": kind, "singularResource": names.singular, "verbs": verbs(resource),
+        "resource": names.plural, "responseKind": kind, "singularResource": names.singular,
+        "verbs": resource.strategy.verbs(),
         "scope": if names.scope == Scope::Namespaced { "Namespaced" } else { "Cluster" },
     });
     let fields = as_map(&mut out);
@@ -177,20 +175,11 @@ fn aggregated_resource(resource: &Resource) -> Value {
     out
 }
 
-/// The verbs of a resource; namespaces are not deleted by the dozen, reviews are only asked.
-fn verbs(resource: &Resource) -> Vec<&'static str> {
-    if resource.strategy.is_review() {
-        return vec!["create"];
-    }
-    let no_collection = super::delete::is_namespaces(resource);
-    VERBS.iter().copied().filter(|v| !(no_collection && *v == "deletecollection")).collect()
-}
-
 fn legacy(resource: &Resource) -> Value {
     let names = &resource.names;
     let mut out = json!({
         "name": names.plural, "singularName": names.singular, "namespaced": resource.namespaced(), "kind": names.kind,
-        "verbs": verbs(resource),
+        "verbs": resource.strategy.verbs(),
     });
     let fields = as_map(&mut out);
     for (field, list) in [("shortNames", &names.short), ("categories", &names.categories)] {
@@ -198,7 +187,7 @@ fn legacy(resource: &Resource) -> Value {
             fields.insert(field.into(), json!(list));
         }
     }
-    if !resource.strategy.is_review() {
+    if resource.is_stored() {
         fields.insert("storageVersionHash".into(), json!(storage_version_hash(resource)));
     }
     out

@@ -22,8 +22,8 @@ use super::path::{self, Path, Target};
 use super::request::{Query, Request, Verb};
 use super::update::Part;
 use super::{
-    ApiState, MAX_WAIT, body, connect, create, delete, discovery, error, health, log, openapi, parts, patch, pod,
-    present, read, reviews, scale, subresources, update, watch,
+    ApiState, MAX_WAIT, body, component_status, connect, create, delete, discovery, error, eviction, health, log,
+    openapi, parts, patch, pod, present, read, reviews, scale, subresources, update, watch,
 };
 use crate::identity::Identity;
 
@@ -123,9 +123,10 @@ async fn route(
 /// Calls the handler of a verb on a resource or subresource.
 async fn call(request: &Request, sub: &'static str) -> Result<Response, ApiError> {
     match (sub, request.verb) {
+        ("", Verb::Get | Verb::List) if !request.resource.is_stored() => component_status::serve(request),
         ("", Verb::Get) => read::get(request),
         ("", Verb::List) => read::list(request),
-        ("", Verb::Create) if request.resource.strategy.is_review() => reviews::answer(request).await,
+        ("", Verb::Create) if !request.resource.is_stored() => reviews::answer(request).await,
         ("", Verb::Create) => create::create(request).await,
         ("", Verb::Update) => update::replace(request, Part::Main).await,
         ("", Verb::Patch) => patch::patch(request, Part::Main).await,
@@ -139,7 +140,7 @@ async fn call(request: &Request, sub: &'static str) -> Result<Response, ApiError
             None => Err(ApiError::no_such_path()),
         },
         ("binding", Verb::Create) => pod::bind(request).await,
-        ("eviction", Verb::Create) => pod::evict(request).await,
+        ("eviction", Verb::Create) => eviction::evict(request).await,
         ("approval" | "ephemeralcontainers" | "resize", _) => parts::serve(request, sub).await,
         ("attach" | "exec" | "portforward" | "proxy", _) => Err(connect::refuse(request, sub)),
         ("finalize", _) => pod::finalize(request).await,
@@ -193,23 +194,24 @@ fn verb(method: &Method, target: &Target, query: &Query, found: &Found) -> Resul
         Method::PUT if !collection => Verb::Update,
         Method::PATCH if !collection => Verb::Patch,
         Method::DELETE if !collection && found.sub.is_empty() => Verb::Delete,
-        Method::DELETE if collection && !everywhere && !delete::is_namespaces(&found.resource) => {
-            Verb::DeleteCollection
-        }
-        _ => {
-            let mut e = ApiError::new(
-                405,
-                "MethodNotAllowed",
-                "the server does not allow this method on the requested resource",
-            );
-            e.details = Some(Value::Object(serde_json::Map::new()));
-            return Err(e);
-        }
+        Method::DELETE if collection && !everywhere => Verb::DeleteCollection,
+        _ => return Err(not_allowed()),
     };
-    if (found.sub == "binding" || found.resource.strategy.is_review()) && verb != Verb::Create {
+    if found.sub == "binding" && verb != Verb::Create {
         return Err(ApiError::method_not_allowed(&found.resource.group_resource(), verb.name()));
     }
+    if found.sub.is_empty() && !found.resource.serves(verb.word()) {
+        return Err(not_allowed());
+    }
     Ok(verb)
+}
+
+/// 405 of a path that has no such method.
+fn not_allowed() -> ApiError {
+    let why = "the server does not allow this method on the requested resource";
+    let mut e = ApiError::new(405, "MethodNotAllowed", why);
+    e.details = Some(Value::Object(serde_json::Map::new()));
+    e
 }
 
 /// The paths that are not resources.

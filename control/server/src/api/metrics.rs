@@ -108,7 +108,7 @@ impl Metrics {
             let _ = writeln!(out, "apiserver_registered_watchers{{resource=\"{resource}\"}} {n}");
         }
         head(&mut out, "apiserver_storage_objects", "gauge", "Stored objects by resource.");
-        for resource in state.registry.all().iter().filter(|r| r.storage.is_none() && !r.strategy.is_review()) {
+        for resource in state.registry.all().iter().filter(|r| r.storage.is_none() && r.is_stored()) {
             let n = state.store.count(&object::prefix(resource, None));
             let _ = writeln!(out, "apiserver_storage_objects{{resource=\"{}\"}} {n}", resource.group_resource());
         }

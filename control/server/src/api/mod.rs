@@ -9,12 +9,14 @@ mod accept;
 pub mod admission;
 mod apply;
 mod body;
+mod component_status;
 mod connect;
 mod create;
 mod delete;
 mod discovery;
 mod dispatch;
 pub(crate) mod error;
+mod eviction;
 mod frames;
 mod health;
 mod log;
@@ -51,6 +53,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::authorization::Authorizer;
+use crate::components::Components;
 use crate::dialer::NodeDialer;
 use admission::{Admission, Review};
 use metrics::Metrics;
@@ -76,6 +79,8 @@ pub struct ApiConfig {
     pub registry: Registry,
     /// Who may do what: the guard's, which access reviews ask too.
     pub authorizer: Arc<dyn Authorizer>,
+    /// The control plane's other parts, whose health is asked for.
+    pub components: Arc<Components>,
     /// The way to the nodes.
     pub dialer: Arc<dyn NodeDialer>,
     /// The present time.
@@ -93,6 +98,7 @@ pub struct ApiState {
     pub(crate) store: Arc<dyn Store>,
     pub(crate) registry: Registry,
     pub(crate) authorizer: Arc<dyn Authorizer>,
+    pub(crate) components: Arc<Components>,
     pub(crate) dialer: Arc<dyn NodeDialer>,
     pub(crate) shutdown: CancellationToken,
     pub(crate) metrics: Metrics,
@@ -113,6 +119,7 @@ impl ApiState {
             store: config.store,
             registry: config.registry,
             authorizer: config.authorizer,
+            components: config.components,
             dialer: config.dialer,
             shutdown: config.shutdown,
             metrics: Metrics::default(),

@@ -1,13 +1,12 @@
-//! What only pods (and namespaces) can do: binding, eviction, finalize.
+//! What only pods (and namespaces) can do: binding, finalize. Eviction has a file of its own.
 
 use axum::response::Response;
 use copepod_api::{ApiError, FieldError, GroupResource};
 use serde_json::{Value, json};
 
-use super::delete::{self, DeleteOptions};
 use super::object::{as_map, child_mut, is_deleting, meta_mut, meta_str};
 use super::present;
-use super::request::{Request, Verb, success};
+use super::request::{Request, Verb, created};
 use super::update::{Part, check_names, update};
 use super::{body, create};
 
@@ -61,7 +60,7 @@ pub(crate) async fn bind(request: &Request) -> Result<Response, ApiError> {
         Ok(bound(old.clone(), target("name"), &binding, &now))
     })
     .await?;
-    present::plain(request, 201, &success(Value::Null))
+    present::plain(request, 201, &created())
 }
 
 fn bound(mut pod: Value, node: &str, binding: &Value, now: &str) -> Value {
@@ -80,18 +79,6 @@ fn bound(mut pod: Value, node: &str, binding: &Value, now: &str) -> Value {
         list.push(scheduled);
     }
     pod
-}
-
-/// POST of an Eviction: a graceful delete with the eviction's options. There are no disruption budgets yet.
-pub(crate) async fn evict(request: &Request) -> Result<Response, ApiError> {
-    let eviction = body::decode_options(request, "Eviction")?;
-    if !meta_str(&eviction, "name").is_empty() {
-        check_names(request, &eviction)?;
-    }
-    let mut options = DeleteOptions::from_value(eviction.get("deleteOptions").unwrap_or(&Value::Null))?;
-    options.dry_run |= request.dry_run;
-    delete::delete_object(request, request.name(), &options).await?;
-    present::plain(request, 201, &success(Value::Null))
 }
 
 /// PUT of a namespace's `/finalize`: only `spec.finalizers` change, and an emptied namespace that is being deleted goes.

@@ -30,6 +30,19 @@ pub(crate) enum Verb {
 }
 
 impl Verb {
+    /// The verb as discovery names it.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Get => "get",
+            Self::List => "list",
+            Self::Watch => "watch",
+            Self::Create => "create",
+            Self::Update => "update",
+            Self::Patch => "patch",
+            Self::Delete => "delete",
+            Self::DeleteCollection => "deletecollection",
+        }
+    }
     /// The verb as metrics name it.
     pub fn name(self) -> &'static str {
         match self {
@@ -258,4 +271,9 @@ pub(crate) fn timestamp(at: jiff::Timestamp) -> String {
 /// The successful Status of an operation on an object.
 pub(crate) fn success(details: Value) -> Value {
     json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "details": details})
+}
+
+/// The successful Status of a create that makes no object (a binding, an eviction).
+pub(crate) fn created() -> Value {
+    json!({"kind": "Status", "apiVersion": "v1", "metadata": {}, "status": "Success", "code": 201})
 }

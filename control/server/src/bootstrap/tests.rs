@@ -19,6 +19,7 @@ fn server() -> (kube::Client, Arc<MemoryStore>) {
         authorizer: Trusted::shared(),
         store: store.clone(),
         registry: copepod_core::kinds::builtin(),
+        components: Arc::default(),
         dialer: TunnelDialer::new(),
         clock: system_clock(),
         service_cidr: "10.43.0.0/16".parse().unwrap(),

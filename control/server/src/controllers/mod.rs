@@ -24,6 +24,7 @@ use copepod_api::names::{USER_CONTROLLER_MANAGER, USER_SCHEDULER, controller_use
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::components::{CONTROLLER_MANAGER, Components, SCHEDULER};
 use caches::Caches;
 use context::Context;
 
@@ -32,6 +33,8 @@ use context::Context;
 pub struct Config {
     /// The cluster's CA certificate in PEM, published to every namespace.
     pub ca_pem: String,
+    /// Where the controllers and the scheduler are noted as running.
+    pub components: Arc<Components>,
     /// Seed of back-off jitter and of the scheduler's choice among equal nodes.
     pub seed: u64,
 }
@@ -85,9 +88,10 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
         discovery,
     ));
     running.push(event_ttl::run(context("ttl-controller", &named("ttl-controller"))));
-    running.push(scheduler::run(context("default-scheduler", USER_SCHEDULER)));
+    let scheduler = scheduler::run(context("default-scheduler", USER_SCHEDULER));
+    tasks.spawn(config.components.noted(SCHEDULER, scheduler));
     for task in running {
-        tasks.spawn(task);
+        tasks.spawn(config.components.noted(CONTROLLER_MANAGER, task));
     }
     let views = Views { services: caches.services.clone(), slices: caches.slices.clone(), nodes: caches.nodes.clone() };
     (tasks, views)

@@ -147,10 +147,10 @@ fn reviews() {
             vec!["spec.nonResourceAttributes: Invalid value: {\"path\":\"/\"}: disallowed on this kind of request"],
         ),
     ] {
-        assert!(kind(API, kind_).strategy.is_review());
+        assert!(kind(API, kind_).serves("create") && !kind(API, kind_).is_stored());
         check(API, kind_, object, &expected);
     }
-    assert!(!kind("v1", "Pod").strategy.is_review());
+    assert!(kind("v1", "Pod").is_stored());
 }
 
 #[test]

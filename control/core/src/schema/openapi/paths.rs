@@ -207,9 +207,6 @@ fn operations(resource: &Resource) -> Vec<Operation> {
     let scoped = if resource.namespaced() { "Namespaced" } else { "" };
     let id = |verb: &str, rest: &str| format!("{verb}{prefix}{scoped}{}{rest}", names.kind);
 
-    if resource.strategy.is_review() {
-        return vec![make(&collection, "post", "post", id("create", ""), WRITE, object(&name), &name, &gvk)];
-    }
     let mut all = vec![
         make(&collection, "get", "list", id("list", ""), LIST, None, &list, &gvk),
         make(&collection, "post", "post", id("create", ""), WRITE, object(&name), &name, &gvk),
@@ -232,6 +229,13 @@ fn operations(resource: &Resource) -> Vec<Operation> {
         let id = format!("list{prefix}{}ForAllNamespaces", names.kind);
         all.push(make(&format!("{root}/{}", names.plural), "get", "list", id, LIST, None, &list, &gvk));
     }
+    all.retain(|op| {
+        resource.serves(match op.action {
+            "post" => "create",
+            "put" => "update",
+            action => action,
+        })
+    });
     let mut subresource = |sub: &str, schema: &str, gvk: &Gvk| {
         let path = format!("{item}/{sub}");
         let rest = capital(sub);

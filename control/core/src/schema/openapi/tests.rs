@@ -112,7 +112,7 @@ fn index_names_documents_by_hash() {
     let index = index(&registry);
     let paths = index["paths"].as_object().unwrap();
     assert_eq!(paths.keys().collect::<Vec<_>>(), ["api/v1", "apis/apps/v1", "apis/example.com/v1"]);
-    let hash = hash(&group_version_document(&registry, "apps", "v1").unwrap());
+    let hash = hash(group_version_document(&registry, "apps", "v1").unwrap().to_string().as_bytes());
     assert_eq!(hash.len(), 64);
     assert_eq!(paths["apis/apps/v1"]["serverRelativeURL"], format!("/openapi/v3/apis/apps/v1?hash={hash}"));
 }
@@ -130,10 +130,41 @@ fn v2_holds_everything_in_one_document() {
 }
 
 #[test]
+fn documents_carry_descriptions() {
+    let v3 = group_version_document(&registry(), "apps", "v1").unwrap();
+    let deployment = &v3["components"]["schemas"]["io.k8s.api.apps.v1.Deployment"];
+    assert_eq!(deployment["description"], "Deployment enables declarative updates for Pods and ReplicaSets.");
+    let name = "io.k8s.api.apps.v1.DeploymentSpec";
+    let expected = json!({"allOf": [{"$ref": format!("{REF_PREFIX}{name}")}],
+        "description": "Specification of the desired behavior of the Deployment."});
+    assert_eq!(deployment["properties"]["spec"], expected);
+    let v2 = v2(&registry());
+    let expected = json!({"$ref": format!("#/definitions/{name}"), "description": expected["description"]});
+    assert_eq!(v2["definitions"]["io.k8s.api.apps.v1.Deployment"]["properties"]["spec"], expected);
+}
+
+/// Byte by byte what gnostic makes of the same document.
+#[test]
+fn v2_as_protobuf() {
+    use base64::prelude::{BASE64_STANDARD, Engine};
+    let golden: Value = serde_json::from_str(include_str!("gnostic.json")).unwrap();
+    let expected = BASE64_STANDARD.decode(golden["protobuf"].as_str().unwrap()).unwrap();
+    let encoded = v2_protobuf(&golden["document"]);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    assert_eq!(text(&encoded), text(&expected));
+    assert_eq!(encoded, expected);
+}
+
+#[test]
 fn every_built_in_kind_is_published() {
     let document = v2(&crate::kinds::builtin());
     complete(&document, "#/definitions/", &document["definitions"]);
     let reviews = document.pointer("/paths/~1apis~1authentication.k8s.io~1v1~1selfsubjectreviews").unwrap();
     assert!(reviews.get("post").is_some() && reviews.get("get").is_none(), "reviews are answered, not stored");
     assert!(document["definitions"].get("io.k8s.api.authentication.v1.SelfSubjectReviewList").is_none());
+    let paths = document["paths"].as_object().unwrap();
+    let methods = |path: &str| paths[path].as_object().unwrap().keys().cloned().collect::<Vec<_>>();
+    assert_eq!(methods("/api/v1/componentstatuses"), ["get", "parameters"]);
+    assert_eq!(methods("/api/v1/componentstatuses/{name}"), ["get", "parameters"]);
+    assert_eq!(methods("/api/v1/namespaces"), ["get", "parameters", "post"]);
 }

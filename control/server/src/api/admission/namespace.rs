@@ -21,7 +21,7 @@ impl Admission for Lifecycle {
                 Err(ApiError::forbidden(&namespaces, review.name, "this namespace may not be deleted"))
             }
             // A question about a namespace tells nothing of whether there is one.
-            (Operation::Create, Some(_)) if review.request.resource.strategy.is_review() => Ok(()),
+            (Operation::Create, Some(_)) if !review.request.resource.is_stored() => Ok(()),
             (Operation::Create, Some(namespace)) => check(review, namespace),
             _ => Ok(()),
         }

@@ -15,7 +15,7 @@ const NO_PROTOBUF: [&str; 1] = ["apiregistration.k8s.io"];
 async fn every_resource_does_all() {
     let registry = kinds::builtin();
     let mut failed = Vec::new();
-    for resource in registry.all().iter().filter(|r| !r.strategy.is_review()) {
+    for resource in registry.all().iter().filter(|r| r.is_stored()) {
         let (api_version, kind) = (resource.gvk().api_version(), &resource.names.kind);
         let entry = minimal::entries().into_iter().find(|e| e.0 == api_version && e.1 == kind);
         let Some(entry) = entry else {
@@ -27,6 +27,39 @@ async fn every_resource_does_all() {
         failed.extend(ended.err().map(|_| format!("{api_version} {kind}: its failure is printed above")));
     }
     assert_eq!(failed, Vec::<String>::new());
+}
+
+/// Discovery, routes and strategies agree on the verbs.
+#[tokio::test]
+async fn no_resource_does_more_than_its_verbs() {
+    let s = Server::start().await;
+    for resource in kinds::builtin().all() {
+        let (verbs, plural) = (resource.strategy.verbs(), &resource.names.plural);
+        let api_version = resource.gvk().api_version();
+        let root = if resource.names.group.is_empty() { "/api/v1".into() } else { format!("/apis/{api_version}") };
+        let shown = s.get(&root).await.ok();
+        let shown = shown["resources"].as_array().unwrap().iter().find(|r| r["name"] == *plural).unwrap();
+        assert_eq!(shown["verbs"], json!(verbs), "{api_version} {plural}");
+        let place = if resource.namespaced() { "/namespaces/default" } else { "" };
+        let all = format!("{root}{place}/{plural}");
+        let (one, watch) = (format!("{all}/none"), format!("{all}?watch=true&timeoutSeconds=1&resourceVersion=-1"));
+        for (verb, method, path) in [
+            ("create", "POST", &all),
+            ("delete", "DELETE", &one),
+            ("deletecollection", "DELETE", &all),
+            ("get", "GET", &one),
+            ("list", "GET", &all),
+            ("patch", "PATCH", &one),
+            ("update", "PUT", &one),
+            ("watch", "GET", &watch),
+        ] {
+            let code = s
+                .send(method, &format!("{path}{}", if path.contains('?') { "" } else { "?dryRun=All" }), &[], "{")
+                .await
+                .code;
+            assert_eq!(code != 405, verbs.contains(&verb), "{verb} of {api_version} {plural}: {code}");
+        }
+    }
 }
 
 /// One resource on a server of its own.

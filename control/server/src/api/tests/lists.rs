@@ -178,11 +178,14 @@ async fn openapi() {
     assert_eq!(s.get("/openapi/v2").await.ok()["swagger"], "2.0");
     s.get("/openapi/v3/apis/none/v1").await.err(404);
     let proto = "application/com.github.proto-openapi.spec.v2@v1.0+protobuf";
-    let bare = s.get_as("/openapi/v2", proto).await;
-    assert_eq!(
-        (bare.code, bare.body.get(..5)),
-        (200, Some(&b"\x0a\x032.0"[..])),
-        "kubectl's fallback for unknown kinds"
-    );
+    let whole = s.get_as("/openapi/v2", proto).await;
+    assert_eq!((whole.code, whole.body.get(..5)), (200, Some(&b"\x0a\x032.0"[..])));
+    assert_eq!(whole.headers["content-type"], "application/com.github.proto-openapi.spec.v2.v1.0+protobuf");
+    let tag = whole.headers["etag"].to_str().unwrap().to_string();
+    let again = [("accept", proto), ("if-none-match", &tag)];
+    assert_eq!(s.send("GET", "/openapi/v2", &again, Body::empty()).await.code, 304);
+    let json = s.get_as("/openapi/v2", &format!("application/json, {proto}")).await;
+    assert_ne!(json.headers["etag"], tag);
+    assert_eq!(json.ok()["swagger"], "2.0");
     s.get_as("/openapi/v3", proto).await.err(406);
 }

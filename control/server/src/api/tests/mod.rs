@@ -3,8 +3,10 @@
 mod access;
 mod apply;
 mod clients;
+mod component_statuses;
 mod conformance;
 mod deletes;
+mod evictions;
 mod invented;
 mod lists;
 mod minimal;
@@ -36,6 +38,7 @@ use tower::ServiceExt;
 
 use super::{ApiConfig, ApiState, router};
 use crate::authorization::{Authorizer, Trusted};
+use crate::components::Components;
 use crate::dialer::{DialError, NodeDialer, NodeStream};
 
 /// No test waits longer than this for one thing (also on a paused clock, where bookmarks take a minute).
@@ -55,6 +58,7 @@ pub(super) struct Server {
     pub store: Arc<MemoryStore>,
     pub shutdown: CancellationToken,
     pub now: Arc<Mutex<Timestamp>>,
+    pub components: Arc<Components>,
 }
 
 pub(super) struct Answer {
@@ -105,17 +109,19 @@ impl Server {
         let store = Arc::new(MemoryStore::new(copepod_store::Options::default()));
         let now: Arc<Mutex<Timestamp>> = Arc::new(Mutex::new("2026-01-01T00:00:00Z".parse().unwrap()));
         let (clock, shutdown) = (now.clone(), CancellationToken::new());
+        let components = Arc::new(Components::default());
         let state = ApiState::new(ApiConfig {
             authorizer,
             store: store.clone(),
             registry,
+            components: components.clone(),
             dialer,
             clock: Arc::new(move || *clock.lock()),
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             node_ports: 30000..=32767,
             shutdown: shutdown.clone(),
         });
-        let server = Self { router: router(Arc::new(state)), store, shutdown, now };
+        let server = Self { router: router(Arc::new(state)), store, shutdown, now, components };
         let ns = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
         server.post("/api/v1/namespaces", &ns).await.ok();
         server
