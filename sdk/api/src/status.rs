@@ -153,9 +153,11 @@ impl ApiError {
         let mut e = Self::new(422, "Invalid", format!("{shown} \"{name}\" is invalid: {list}"));
         let causes: Vec<Value> =
             errors.iter().map(|f| json!({"reason": f.reason, "message": f.message, "field": f.field})).collect();
-        let mut d = json!({"name": name, "kind": kind, "causes": causes});
-        if !group.is_empty() {
-            set(&mut d, "group", json!(group));
+        let mut d = json!({"causes": causes});
+        for (key, value) in [("name", name), ("group", group), ("kind", kind)] {
+            if !value.is_empty() {
+                set(&mut d, key, json!(value));
+            }
         }
         e.details = Some(d);
         e
@@ -181,6 +183,12 @@ impl ApiError {
     /// 500.
     pub fn internal(message: impl fmt::Display) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
+    }
+    /// 504: what was asked for did not happen in time.
+    pub fn timeout(why: impl fmt::Display) -> Self {
+        let mut e = Self::new(504, "Timeout", format!("Timeout: {why}"));
+        e.details = Some(json!({}));
+        e
     }
     /// 503.
     pub fn unavailable(message: impl Into<String>) -> Self {

@@ -19,15 +19,20 @@ impl Selector {
     pub fn of(resource: &Resource, query: &Query) -> Result<Self, ApiError> {
         let text = |name: &str| query.get(name).unwrap_or_default();
         let parsed = Self {
-            labels: LabelSelector::parse(text("labelSelector"))
-                .map_err(|e| ApiError::bad_request(format!("unable to parse requirement: {e}")))?,
+            labels: LabelSelector::parse(text("labelSelector")).map_err(ApiError::bad_request)?,
             fields: FieldSelector::parse(text("fieldSelector")).map_err(ApiError::bad_request)?,
         };
         let known = resource.strategy.field_names();
         for r in parsed.fields.requirements() {
             let generic = r.path == "metadata.name" || (r.path == "metadata.namespace" && resource.namespaced());
             if !generic && !known.contains(&r.path.as_str()) {
-                return Err(ApiError::bad_request(format!("field label not supported: {}", r.path)));
+                return Err(ApiError::bad_request(match known {
+                    [] => format!(
+                        "{:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                        r.path
+                    ),
+                    _ => format!("field label not supported: {}", r.path),
+                }));
             }
         }
         Ok(parsed)
