@@ -82,6 +82,10 @@ fn run(choice: u8, schema: &Schema, mut live: Value, sent: Value) {
     let notes = once.managed.as_ref().map_or(0, size);
     assert!(notes <= MANAGED_PER_BYTE * given + ENTRIES, "{notes} bytes of managedFields from {given}");
 
+    // Who applies to an object without managers finds those from before; there are none as long as nobody owns anything.
+    if once.managed.is_none() {
+        return;
+    }
     let twice = apply::apply(schema, Some(&once.object), once.managed.clone(), &config, &writer(2), false);
     assert_eq!(twice.as_ref(), Ok(&once), "applied again");
 

@@ -6,6 +6,9 @@ use std::fmt;
 
 use crate::GroupResource;
 
+/// Most fields that one error tells about: a body of a few megabytes can have a hundred thousand wrong ones.
+pub const MAX_FIELD_ERRORS: usize = 100;
+
 /// What is wrong with one field, worded as upstream's `field.Error`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
@@ -143,8 +146,9 @@ impl ApiError {
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }
-    /// 422: the object breaks its kind's rules. `kind` is the Kind with its group, such as `Deployment.apps`.
+    /// 422: the object breaks its kind's rules. The first [`MAX_FIELD_ERRORS`] are shown.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
+        let errors = errors.get(..MAX_FIELD_ERRORS).unwrap_or(errors);
         let shown = if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
         let list = match errors {
             [one] => one.to_string(),

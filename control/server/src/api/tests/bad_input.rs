@@ -229,6 +229,12 @@ async fn names_and_labels() {
     let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"labels": {"a": 1}, "name": "a"}});
     let got = refusal(&s.post(CONFIG_MAPS, &object).await);
     assert!(got.starts_with("400 BadRequest") && got.contains("cannot unmarshal number"), "{got}");
+    // A hundred of a hundred thousand are shown.
+    let labels: serde_json::Map<_, _> = (0..100_000).map(|i| (format!("a {i}"), json!("b"))).collect();
+    let object = json!({"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "a", "labels": labels}});
+    let answer = s.post(CONFIG_MAPS, &object).await;
+    answer.err(422);
+    assert_eq!(answer.json()["details"]["causes"].as_array().unwrap().len(), 100);
     let ns = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a.b"}});
     let got = refusal(&s.post("/api/v1/namespaces", &ns).await);
     assert!(
