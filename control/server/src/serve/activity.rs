@@ -9,24 +9,19 @@ use axum::response::Response;
 use hyper::body::{Body as HttpBody, Frame, SizeHint};
 use tokio::sync::watch;
 
-/// The requests of one connection.
+/// The number of open requests of one connection.
 #[derive(Debug, Clone)]
-pub(super) struct Activity(watch::Sender<Requests>);
-
-#[derive(Debug, Clone, Copy, Default)]
-struct Requests {
-    open: usize,
-}
+pub(super) struct Activity(watch::Sender<usize>);
 
 impl Activity {
     /// No request yet.
     pub fn new() -> Self {
-        Self(watch::Sender::new(Requests::default()))
+        Self(watch::Sender::new(0))
     }
 
     /// Counts a request in.
     pub fn begin(&self) -> OpenRequest {
-        self.0.send_modify(|r| r.open += 1);
+        self.0.send_modify(|open| *open += 1);
         OpenRequest(self.clone())
     }
 
@@ -34,7 +29,7 @@ impl Activity {
     pub async fn idle(&self, first: Duration, between: Duration) {
         let (mut requests, mut patience) = (self.0.subscribe(), first);
         loop {
-            let open = requests.borrow_and_update().open;
+            let open = *requests.borrow_and_update();
             // The sender is ours: it cannot be gone.
             let changed = requests.changed();
             if open > 0 {
@@ -53,7 +48,7 @@ pub(super) struct OpenRequest(Activity);
 
 impl Drop for OpenRequest {
     fn drop(&mut self) {
-        self.0.0.send_modify(|r| r.open = r.open.saturating_sub(1));
+        self.0.0.send_modify(|open| *open = open.saturating_sub(1));
     }
 }
 

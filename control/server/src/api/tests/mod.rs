@@ -2,6 +2,7 @@
 
 mod access;
 mod apply;
+mod bad_bodies;
 mod bad_input;
 mod clients;
 mod conformance;
