@@ -5,6 +5,7 @@ mod bench;
 mod cmd;
 mod data;
 mod demo;
+mod fuzz;
 mod guests;
 mod kubectl;
 mod test;
@@ -44,6 +45,14 @@ enum Task {
         /// Which benchmark: spine.
         name: String,
     },
+    /// Feed the decoders, patches, schemas and server-side apply with made-up input; fails at the first crash of each.
+    Fuzz {
+        /// One target of fuzz/targets; all of them without it.
+        target: Option<String>,
+        /// How long each target runs.
+        #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
+        seconds: u32,
+    },
     /// Regenerate control/core/data from registry packages.
     GenData,
 }
@@ -55,6 +64,7 @@ fn main() -> Result<()> {
         Task::Test { args } => test::run(&root, &args),
         Task::Guests => guests::build(&root).map(drop),
         Task::Bench { name } => bench::run(&root, &name),
+        Task::Fuzz { target, seconds } => fuzz::run(&root, target.as_deref(), seconds),
         Task::GenData => data::generate(&root),
     }
 }

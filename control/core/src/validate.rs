@@ -7,7 +7,7 @@ pub use object_meta::{annotations, labels, object_meta, object_meta_update};
 
 use std::net::IpAddr;
 
-use copepod_api::{FieldError, Quantity};
+use copepod_api::{FieldError, MAX_FIELD_ERRORS, Quantity};
 use serde_json::Value;
 
 /// Longest DNS-1123 or DNS-1035 label in bytes.
@@ -211,9 +211,11 @@ pub fn quantity(value: &Value) -> Result<Quantity, String> {
     })
 }
 
-/// Pushes an `Invalid value` error for `value` when a check failed.
+/// Pushes an `Invalid value` error for `value` when a check failed, unless there are more errors than are shown.
 pub fn report(errors: &mut Vec<FieldError>, field: impl Into<String>, value: &Value, check: Check) {
-    if let Err(message) = check {
+    if let Err(message) = check
+        && errors.len() < MAX_FIELD_ERRORS
+    {
         errors.push(FieldError::invalid(field, value, &message));
     }
 }

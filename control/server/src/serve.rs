@@ -1,5 +1,8 @@
 //! The TLS listener: connections in, each with the identity of its client certificate.
 
+mod activity;
+mod handshakes;
+
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -18,6 +21,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower::ServiceExt;
 
+use self::activity::{Activity, Answer};
+use self::handshakes::{Handshake, Handshakes};
 use crate::auth::identity_of_certificate;
 use crate::identity::Identity;
 
@@ -26,10 +31,14 @@ use crate::identity::Identity;
 pub struct Limits {
     /// Connections at once; more wait in the kernel's queue.
     pub connections: usize,
+    /// TLS handshakes at once; one more ends the oldest of them.
+    pub handshakes: usize,
     /// How long a TLS handshake may take.
     pub handshake: Duration,
-    /// How long a client may take to send a request's head.
+    /// How long a client may take to send a request's head: the first one of its connection, with HTTP/1.1 each.
     pub head: Duration,
+    /// How long a connection may stay without a request, as upstream's.
+    pub idle: Duration,
     /// How long requests may go on after shutdown begins.
     pub drain: Duration,
 }
@@ -38,13 +47,25 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 8192,
+            handshakes: 1024,
             handshake: Duration::from_secs(10),
             head: Duration::from_secs(30),
+            idle: Duration::from_secs(90),
             drain: Duration::from_secs(10),
         }
     }
 }
 
+/// Most bytes of a request's head with HTTP/1.1; more give 431 (a longer URL than 64 KiB: 414).
+const HTTP1_HEAD: usize = 128 << 10;
+/// Most header lines of a request with HTTP/1.1; more give 431.
+const HTTP1_HEADERS: usize = 128;
+/// Most bytes of a request's headers with HTTP/2, unpacked; more give 431. Selectors may be long.
+const HTTP2_HEADERS: u32 = 64 << 10;
+/// Streams that a client may reset before the server took them up, and streams that the server may reset for a
+/// client's faults; more end the connection (CVE-2023-44487).
+const HTTP2_PENDING_RESETS: usize = 20;
+const HTTP2_FAULTY_RESETS: usize = 1024;
 /// Requests at once on one HTTP/2 connection; watches count.
 const HTTP2_STREAMS: u32 = 1000;
 /// Receive windows: a component of many megabytes uploads at full speed.
@@ -71,6 +92,7 @@ pub async fn serve(
 ) {
     let acceptor = TlsAcceptor::from(tls);
     let places = Arc::new(Semaphore::new(limits.connections));
+    let handshakes = Handshakes::new(limits.handshakes);
     let tasks = TaskTracker::new();
     // Cancelled when the drain is over.
     let abort = CancellationToken::new();
@@ -81,8 +103,15 @@ pub async fn serve(
             accepted = accept(&listener, &places) => accepted,
         };
         let Some((stream, peer, place)) = accepted else { continue };
-        let connection =
-            serve_connection(stream, peer, acceptor.clone(), router.clone(), limits.clone(), shutdown.clone());
+        let connection = serve_connection(
+            stream,
+            peer,
+            acceptor.clone(),
+            handshakes.begin(),
+            router.clone(),
+            limits.clone(),
+            shutdown.clone(),
+        );
         let abort = abort.clone();
         tasks.spawn(async move {
             tokio::select! {
@@ -120,6 +149,7 @@ async fn serve_connection(
     stream: TcpStream,
     peer: SocketAddr,
     acceptor: TlsAcceptor,
+    pending: Handshake,
     router: Router,
     limits: Limits,
     shutdown: CancellationToken,
@@ -127,25 +157,30 @@ async fn serve_connection(
     let _ = stream.set_nodelay(true);
     let stream = tokio::select! {
         () = shutdown.cancelled() => return,
+        () = pending.cut.cancelled() => return tracing::debug!(%peer, "too many TLS handshakes at once"),
         handshake = tokio::time::timeout(limits.handshake, acceptor.accept(stream)) => match handshake {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => return tracing::debug!(%peer, %error, "TLS handshake failed"),
             Err(_) => return tracing::debug!(%peer, "TLS handshake took too long"),
         },
     };
+    drop(pending);
     let certificate = stream.get_ref().1.peer_certificates().and_then(|chain| chain.first());
     let identity: Option<Identity> = certificate.and_then(|c| identity_of_certificate(c));
     if certificate.is_some() && identity.is_none() {
         return tracing::debug!(%peer, "the client certificate names no user");
     }
+    let activity = Activity::new();
+    let requests = activity.clone();
     let service = hyper::service::service_fn(move |request: Request<Incoming>| {
         let mut request = request.map(Body::new);
         request.extensions_mut().insert(Peer(peer));
         if let Some(identity) = &identity {
             request.extensions_mut().insert(identity.clone());
         }
+        let open = requests.begin();
         let response = router.clone().oneshot(request);
-        async move { Ok::<_, Infallible>(response.await.unwrap_or_else(|never| match never {})) }
+        async move { Ok::<_, Infallible>(Answer::of(response.await.unwrap_or_else(|never| match never {}), open)) }
     });
     let builder = connection_builder(&limits);
     let mut connection = std::pin::pin!(builder.serve_connection_with_upgrades(TokioIo::new(stream), service));
@@ -155,6 +190,11 @@ async fn serve_connection(
             connection.as_mut().graceful_shutdown();
             connection.await
         }
+        () = activity.idle(limits.head, limits.idle) => {
+            connection.as_mut().graceful_shutdown();
+            // A request may have come in between; a silent peer gets no more time.
+            tokio::time::timeout(limits.drain, connection).await.unwrap_or(Ok(()))
+        }
     };
     if let Err(error) = ended {
         tracing::debug!(%peer, error, "connection ended");
@@ -163,11 +203,19 @@ async fn serve_connection(
 
 fn connection_builder(limits: &Limits) -> auto::Builder<TokioExecutor> {
     let mut builder = auto::Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(limits.head);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(limits.head)
+        .max_buf_size(HTTP1_HEAD)
+        .max_headers(HTTP1_HEADERS);
     builder
         .http2()
         .timer(TokioTimer::new())
         .max_concurrent_streams(HTTP2_STREAMS)
+        .max_header_list_size(HTTP2_HEADERS)
+        .max_pending_accept_reset_streams(HTTP2_PENDING_RESETS)
+        .max_local_error_reset_streams(HTTP2_FAULTY_RESETS)
         .initial_stream_window_size(HTTP2_STREAM_WINDOW)
         .initial_connection_window_size(HTTP2_CONNECTION_WINDOW)
         .keep_alive_interval(HTTP2_PING)

@@ -14,4 +14,4 @@ pub use cidr::{Cidr, CidrError};
 pub use gvk::{GroupKind, GroupResource, Gvk, Gvr};
 pub use quantity::Quantity;
 pub use selector::{FieldSelector, LabelSelector};
-pub use status::{ApiError, FieldError};
+pub use status::{ApiError, FieldError, MAX_FIELD_ERRORS};

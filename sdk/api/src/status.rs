@@ -6,6 +6,9 @@ use std::fmt;
 
 use crate::GroupResource;
 
+/// Most fields that one error tells about: a body of a few megabytes can have a hundred thousand wrong ones.
+pub const MAX_FIELD_ERRORS: usize = 100;
+
 /// What is wrong with one field, worded as upstream's `field.Error`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FieldError {
@@ -143,8 +146,9 @@ impl ApiError {
     pub fn expired(message: impl Into<String>) -> Self {
         Self::new(410, "Expired", message)
     }
-    /// 422: the object breaks its kind's rules. `kind` is the Kind with its group, such as `Deployment.apps`.
+    /// 422: the object breaks its kind's rules. The first [`MAX_FIELD_ERRORS`] are shown.
     pub fn invalid(group: &str, kind: &str, name: &str, errors: &[FieldError]) -> Self {
+        let errors = errors.get(..MAX_FIELD_ERRORS).unwrap_or(errors);
         let shown = if group.is_empty() { kind.to_string() } else { format!("{kind}.{group}") };
         let list = match errors {
             [one] => one.to_string(),
@@ -153,9 +157,11 @@ impl ApiError {
         let mut e = Self::new(422, "Invalid", format!("{shown} \"{name}\" is invalid: {list}"));
         let causes: Vec<Value> =
             errors.iter().map(|f| json!({"reason": f.reason, "message": f.message, "field": f.field})).collect();
-        let mut d = json!({"name": name, "kind": kind, "causes": causes});
-        if !group.is_empty() {
-            set(&mut d, "group", json!(group));
+        let mut d = json!({"causes": causes});
+        for (key, value) in [("name", name), ("group", group), ("kind", kind)] {
+            if !value.is_empty() {
+                set(&mut d, key, json!(value));
+            }
         }
         e.details = Some(d);
         e
@@ -181,6 +187,12 @@ impl ApiError {
     /// 500.
     pub fn internal(message: impl fmt::Display) -> Self {
         Self::new(500, "InternalError", format!("Internal error occurred: {message}"))
+    }
+    /// 504: what was asked for did not happen in time.
+    pub fn timeout(why: impl fmt::Display) -> Self {
+        let mut e = Self::new(504, "Timeout", format!("Timeout: {why}"));
+        e.details = Some(json!({}));
+        e
     }
     /// 503.
     pub fn unavailable(message: impl Into<String>) -> Self {

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use crate::schema::Schema;
 
 pub use json::{MAX_COPY_BYTES, MAX_DEPTH, MAX_OPERATIONS};
+pub use strategic::go_value;
 
 /// The patch types, server-side apply aside.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -177,7 +177,7 @@ fn bad_kind(expected: &str, actual: &Value) -> PatchError {
 }
 
 /// A value as Go's `%v` prints it: `map[name:web ports:[1 2]]`. Clients see this in errors.
-fn go_value(value: &Value) -> String {
+pub fn go_value(value: &Value) -> String {
     match value {
         Value::Null => "<nil>".into(),
         Value::String(s) => s.clone(),

@@ -103,7 +103,7 @@ pub fn annotations(map: &Value, field: &str) -> Vec<FieldError> {
 fn owner_references(object: &Value) -> Vec<FieldError> {
     const FIELD: &str = "metadata.ownerReferences";
     let mut errors = Vec::new();
-    let mut controller: Option<String> = None;
+    let (mut controller, mut reported): (Option<String>, bool) = (None, false);
     for owner in list(object, "/metadata/ownerReferences") {
         for (child, message) in [
             ("apiVersion", "version must not be empty"),
@@ -122,15 +122,16 @@ fn owner_references(object: &Value) -> Vec<FieldError> {
         }
         if flag(owner, "/controller") {
             let this = format!("{kind}/{name}");
-            if let Some(first) = &controller {
+            // Each would show the whole list: the first one is enough.
+            if let Some(first) = controller.as_ref().filter(|_| !reported) {
+                reported = true;
                 let message = format!(
                     "Only one reference can have Controller set to true. Found \"true\" in references for {first} and \
                      {this}"
                 );
                 errors.push(FieldError::invalid(FIELD, &json!(list(object, "/metadata/ownerReferences")), &message));
-            } else {
-                controller = Some(this);
             }
+            controller.get_or_insert(this);
         }
     }
     errors
@@ -200,6 +201,20 @@ mod tests {
         let errors =
             shown(object_meta(&json!({"metadata": {"name": "a", "ownerReferences": two}}), false, &|_| Ok(())));
         assert!(errors[0].ends_with("references for Pod/p and Pod/q"), "{errors:?}");
+    }
+
+    #[test]
+    fn many_errors_are_few() {
+        let labels: serde_json::Map<_, _> = (0..10_000).map(|i| (format!("a {i}"), json!("b"))).collect();
+        let owners: Vec<Value> = (0..1000)
+            .map(
+                |i| json!({"apiVersion": "v1", "kind": "Pod", "name": format!("p{i}"), "uid": "u", "controller": true}),
+            )
+            .collect();
+        let labelled = object_meta(&json!({"metadata": {"name": "a", "labels": labels}}), false, &|_| Ok(()));
+        assert_eq!(labelled.len(), copepod_api::MAX_FIELD_ERRORS);
+        let owned = object_meta(&json!({"metadata": {"name": "a", "ownerReferences": owners}}), false, &|_| Ok(()));
+        assert_eq!(owned.len(), 1, "the whole list once, not a thousand times");
     }
 
     #[test]

@@ -3,31 +3,67 @@
 use std::time::Duration;
 
 use axum::body::Body;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use copepod_api::{ApiError, Gvk};
 use copepod_core::codec::{self, CodecError, Decoded};
-use copepod_core::schema;
+use copepod_core::schema::{self, DecodeError};
+use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
+use tokio::sync::SemaphorePermit;
 
+use super::ApiState;
+use super::dispatch::place;
 use super::object::meta_mut;
 use super::request::{FieldValidation, Request};
 
-/// How long a client may take to send a body.
+/// How long a client may take to send a body; upstream's limit for a whole request.
 const MAX_READ_TIME: Duration = Duration::from_secs(60);
 
-/// Reads a whole body of at most [`codec::MAX_BODY`] bytes; 408 if it takes longer than a minute.
-pub(crate) async fn read(body: Body) -> Result<Bytes, ApiError> {
-    let collected = tokio::time::timeout(MAX_READ_TIME, Limited::new(body, codec::MAX_BODY).collect()).await;
-    let collected = collected.map_err(|_| {
-        let why = format!("the body of the request did not arrive within {} seconds", MAX_READ_TIME.as_secs());
-        ApiError::new(408, "Timeout", why)
-    })?;
-    match collected {
-        Ok(collected) => Ok(collected.to_bytes()),
-        Err(e) if e.is::<LengthLimitError>() => Err(too_large()),
-        Err(e) => Err(ApiError::bad_request(format!("unable to read the body of the request: {e}"))),
+/// Bytes of an unreadable body that its refusal shows.
+const SHOWN: usize = 30;
+
+/// A body, and its room among all bodies in memory.
+pub(crate) struct Received<'a> {
+    pub bytes: Bytes,
+    _room: Option<SemaphorePermit<'a>>,
+}
+
+/// Reads a whole body of at most [`codec::MAX_BODY`] bytes. It takes room as its bytes arrive: a slow client holds what
+/// it has sent and no more.
+///
+/// # Errors
+/// 413 beyond the limit, 504 if it takes longer than a minute, 429 if there is no room.
+pub(crate) async fn read<'a>(state: &'a ApiState, headers: &HeaderMap, body: Body) -> Result<Received<'a>, ApiError> {
+    let announced =
+        headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
+    if announced.is_some_and(|bytes| bytes > codec::MAX_BODY as u64) {
+        return Err(too_large());
     }
+    let reading = tokio::time::timeout(MAX_READ_TIME, collect(state, body)).await;
+    reading.map_err(|_| ApiError::timeout("request did not complete within the allotted timeout"))?
+}
+
+async fn collect(state: &ApiState, body: Body) -> Result<Received<'_>, ApiError> {
+    let (mut body, mut bytes, mut room) = (Limited::new(body, codec::MAX_BODY), BytesMut::new(), None);
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| match e.is::<LengthLimitError>() {
+            true => too_large(),
+            false => ApiError::bad_request(format!("unable to read the body of the request: {e}")),
+        })?;
+        let Ok(data) = frame.into_data() else { continue };
+        bytes.extend_from_slice(&data);
+        let held = room.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let more = bytes.len().div_ceil(1024).saturating_sub(held);
+        if more > 0 {
+            let more = place(state, &state.body_room, u32::try_from(more).unwrap_or(u32::MAX)).await?;
+            match &mut room {
+                Some(room) => room.merge(more),
+                None => room = Some(more),
+            }
+        }
+    }
+    Ok(Received { bytes: bytes.freeze(), _room: room })
 }
 
 /// 413.
@@ -50,7 +86,7 @@ pub(crate) fn decode(request: &Request) -> Result<Value, ApiError> {
         }
     }
     check_kind(&value, &gvk)?;
-    check_schema(request, &mut value, &duplicate_fields)?;
+    check_schema(request, &mut value, &duplicate_fields).map_err(|e| ApiError::bad_request(e.bad_request(&gvk)))?;
     Ok(value)
 }
 
@@ -74,10 +110,24 @@ fn decode_any(request: &Request, hint: &Gvk) -> Result<Decoded, ApiError> {
             ApiError::unsupported_media_type(e.to_string())
         }
         CodecError::Malformed(why) => ApiError::bad_request(format!(
-            "{} in version {:?} cannot be handled as a {}: {why}",
-            hint.kind, hint.version, hint.kind
+            "the object provided is unrecognized (must be of type {}): couldn't get version/kind; parse error: {why} ({})",
+            hint.kind,
+            summary(&request.body)
         )),
     })
+}
+
+/// The beginning of a body that cannot be read, as upstream shows it.
+fn summary(body: &[u8]) -> String {
+    let (start, more) = match body.get(..SHOWN) {
+        Some(start) if body.len() > SHOWN => (start, " ..."),
+        _ => (body, ""),
+    };
+    match start.first() {
+        None => "<empty>".into(),
+        Some(b'{') => format!("{}{more}", String::from_utf8_lossy(start)),
+        Some(_) => start.iter().map(|b| format!("{b:02x}")).chain([more.into()]).collect(),
+    }
 }
 
 /// Upstream's refusals of a body that is not what the URL says.
@@ -112,11 +162,13 @@ fn check_kind(value: &Value, want: &Gvk) -> Result<(), ApiError> {
 }
 
 /// Checks types and unknown fields by the kind's schema, in place, as `fieldValidation` asks.
-pub(crate) fn check_schema(request: &Request, value: &mut Value, duplicates: &[String]) -> Result<(), ApiError> {
-    let resource = &request.resource;
+///
+/// # Errors
+/// In Go's words; the caller knows which error it makes of them.
+pub(crate) fn check_schema(request: &Request, value: &mut Value, duplicates: &[String]) -> Result<(), DecodeError> {
     // Judged by those who use it: what is no managedFields there is passed over.
     let managed = meta_mut(value).remove("managedFields");
-    let found = resource.schema.decode(value).map_err(|e| ApiError::bad_request(e.bad_request(&resource.gvk())))?;
+    let found = request.resource.schema.decode(value)?;
     if let Some(managed) = managed {
         meta_mut(value).insert("managedFields".into(), managed);
     }
@@ -127,7 +179,7 @@ pub(crate) fn check_schema(request: &Request, value: &mut Value, duplicates: &[S
         }
         FieldValidation::Strict => {
             if let Some(e) = schema::strict_error(duplicates, &found.unknown) {
-                return Err(ApiError::bad_request(e.bad_request(&resource.gvk())));
+                return Err(e);
             }
         }
     }

@@ -2,8 +2,9 @@
 //! does is decided by the pure [`plan`].
 
 use axum::response::Response;
-use copepod_api::{ApiError, FieldError};
+use copepod_api::{ApiError, FieldError, Gvk};
 use copepod_core::resource::Resource;
+use copepod_core::schema;
 use copepod_store::{Expect, StoreError};
 use futures::{StreamExt, TryStreamExt};
 use jiff::{SignedDuration, Timestamp};
@@ -13,7 +14,7 @@ use super::admission::{Operation, Review};
 use super::error::{self, invalid_options};
 use super::object::{self, as_map, child_mut, finalizers, is_deleting, meta_i64, meta_mut, meta_str};
 use super::present::{self, Outcome};
-use super::request::{Query, Request, parse_revision, success, timestamp};
+use super::request::{Query, Request, dry_run, parse_revision, success, timestamp};
 use super::selector::Selector;
 use super::{body, read};
 
@@ -51,7 +52,12 @@ impl DeleteOptions {
         let mut options = if request.is_empty_body() {
             Self::from_query(&request.query)?
         } else {
-            Self::from_value(&body::decode_options(request, "DeleteOptions")?)?
+            let mut given = body::decode_options(request, "DeleteOptions")?;
+            let gvk = Gvk::new("", "v1", "DeleteOptions");
+            if let Some(schema) = schema::builtin(&gvk) {
+                schema.decode(&mut given).map_err(|e| ApiError::bad_request(e.bad_request(&gvk)))?;
+            }
+            Self::from_value(&given)?
         };
         options.dry_run |= request.dry_run;
         Ok(options)
@@ -60,13 +66,14 @@ impl DeleteOptions {
     /// From a decoded DeleteOptions.
     pub fn from_value(v: &Value) -> Result<Self, ApiError> {
         let text = |pointer: &str| v.pointer(pointer).and_then(Value::as_str).filter(|s| !s.is_empty());
-        let dry = v.get("dryRun").and_then(Value::as_array).is_some_and(|l| !l.is_empty());
+        let dry = v.get("dryRun").and_then(Value::as_array);
+        let dry = dry.into_iter().flatten().filter_map(Value::as_str).collect();
         Ok(Self {
             grace_seconds: v.get("gracePeriodSeconds").and_then(Value::as_i64),
             propagation: propagation(text("/propagationPolicy"), v.get("orphanDependents").and_then(Value::as_bool))?,
             uid: text("/preconditions/uid").map(Into::into),
             resource_version: text("/preconditions/resourceVersion").map(Into::into),
-            dry_run: dry,
+            dry_run: dry_run("DeleteOptions", dry)?,
         })
     }
 
@@ -91,9 +98,11 @@ fn propagation(policy: Option<&str>, orphan: Option<bool>) -> Result<Option<Prop
         (Some("Orphan"), None) | (None, Some(true)) => Ok(Some(Propagation::Orphan)),
         (Some("Background"), None) | (None, Some(false)) => Ok(Some(Propagation::Background)),
         (Some("Foreground"), None) => Ok(Some(Propagation::Foreground)),
-        (Some(p), None) => {
-            invalid(FieldError::not_supported("propagationPolicy", &json!(p), &["Background", "Foreground", "Orphan"]))
-        }
+        (Some(p), None) => invalid(FieldError::not_supported(
+            "propagationPolicy",
+            &json!(p),
+            &["Foreground", "Background", "Orphan", "nil"],
+        )),
         (None, None) => Ok(None),
     }
 }

@@ -108,10 +108,10 @@ async fn route(
         Verb::Get if sub == "log" => log::log(&request).await,
         _ => {
             // The body comes first: a slow client holds memory within its bound, but no place.
-            let mut _room = None;
+            let mut received = None;
             if !matches!(verb, Verb::Get | Verb::List) {
-                _room = body_room(&state, &request.headers).await?;
-                request.body = body::read(body).await?;
+                let body = received.insert(body::read(&state, &request.headers, body).await?);
+                request.body = body.bytes.clone();
             }
             let _place = place(&state, &state.inflight, 1).await?;
             let _count = Inflight::enter(&state);
@@ -260,19 +260,12 @@ impl Drop for Inflight<'_> {
     }
 }
 
-/// Room for a body: its announced length, or the largest allowed.
-async fn body_room<'a>(state: &'a ApiState, headers: &HeaderMap) -> Result<Option<SemaphorePermit<'a>>, ApiError> {
-    let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
-    let bytes: usize = announced.unwrap_or(copepod_core::codec::MAX_BODY);
-    if bytes > copepod_core::codec::MAX_BODY {
-        return Err(body::too_large());
-    }
-    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-    place(state, &state.body_room, kib).await.map(Some)
-}
-
 /// Waits for a place within bounds.
-async fn place<'a>(state: &'a ApiState, room: &'a Semaphore, n: u32) -> Result<SemaphorePermit<'a>, ApiError> {
+pub(super) async fn place<'a>(
+    state: &'a ApiState,
+    room: &'a Semaphore,
+    n: u32,
+) -> Result<SemaphorePermit<'a>, ApiError> {
     if let Ok(permit) = room.try_acquire_many(n) {
         return Ok(permit);
     }

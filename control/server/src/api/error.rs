@@ -52,8 +52,7 @@ pub(crate) fn too_old(asked: u64, oldest: u64) -> ApiError {
 
 /// 504 of a read at a revision that is not reached yet.
 pub(crate) fn too_large(asked: u64, current: u64) -> ApiError {
-    let mut e =
-        ApiError::new(504, "Timeout", format!("Timeout: Too large resource version: {asked}, current: {current}"));
+    let mut e = ApiError::timeout(format!("Too large resource version: {asked}, current: {current}"));
     e.details = Some(json!({
         "retryAfterSeconds": 1,
         "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],

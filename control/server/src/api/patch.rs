@@ -1,7 +1,7 @@
 //! PATCH: JSON patch, merge patch and strategic merge patch, applied to the present object inside the update loop.
 
 use axum::response::Response;
-use copepod_api::ApiError;
+use copepod_api::{ApiError, FieldError};
 use copepod_core::patch::{self, PatchKind};
 use serde_json::{Value, json};
 
@@ -10,6 +10,9 @@ use super::present;
 use super::request::Request;
 use super::update::{Part, check_names, update};
 use super::{apply, body, object};
+
+/// Characters of an object or patch that an error shows.
+const MAX_SHOWN: usize = 4096;
 
 /// PATCH of an object or its status.
 pub(crate) async fn patch(request: &Request, part: Part) -> Result<Response, ApiError> {
@@ -47,15 +50,23 @@ impl Patch {
                 )));
             }
         };
-        let decoded = copepod_core::codec::json::decode(&request.body)
-            .map_err(|e| ApiError::bad_request(format!("error decoding patch: {e}")))?;
+        let decoded = copepod_core::codec::json::decode(&request.body).map_err(|e| match kind {
+            PatchKind::Strategic => ApiError::bad_request(e.to_string()),
+            PatchKind::Json | PatchKind::Merge => ApiError::bad_request(format!("error decoding patch: {e}")),
+        })?;
         Ok(Self { kind, body: decoded.value, duplicates: decoded.duplicate_fields })
     }
 
     /// Applies it to an object of the request's kind, which the result must still be.
     pub fn apply_checked(&self, request: &Request, old: &Value) -> Result<Value, ApiError> {
         let mut new = self.apply(request, old)?;
-        self.check(request, &mut new)?;
+        self.check_kind(request, &mut new)?;
+        // What was patched is made again for the message: a check changes it in place.
+        body::check_schema(request, &mut new, &self.duplicates).map_err(|e| match self.apply(request, old) {
+            Ok(patched) => self.unfit(&patched, &e.message),
+            Err(again) => again,
+        })?;
+        check_names(request, &new)?;
         Ok(new)
     }
 
@@ -69,8 +80,19 @@ impl Patch {
         patch::apply(kind, &request.resource.schema, old, &self.body).map_err(|e| e.api_error())
     }
 
-    /// The patched object must still be one of its kind and name.
-    fn check(&self, request: &Request, new: &mut Value) -> Result<(), ApiError> {
+    /// 422 of a result that is no object of its kind: shown with the object, or with a strategic patch.
+    fn unfit(&self, patched: &Value, why: &str) -> ApiError {
+        let shown = match self.kind {
+            PatchKind::Strategic => patch::go_value(&self.body),
+            PatchKind::Json | PatchKind::Merge => patched.to_string(),
+        };
+        let start: String = shown.chars().take(MAX_SHOWN).collect();
+        let shown = if start.len() < shown.len() { format!("{start} ...") } else { shown };
+        ApiError::invalid("", "", "", &[FieldError::invalid("patch", &json!(shown), why)])
+    }
+
+    /// The patched object must still be one of its kind.
+    fn check_kind(&self, request: &Request, new: &mut Value) -> Result<(), ApiError> {
         if !new.is_object() {
             return Err(ApiError::bad_request("the patched object is not a JSON map"));
         }
@@ -88,7 +110,6 @@ impl Patch {
                 }
             }
         }
-        body::check_schema(request, new, &self.duplicates)?;
-        check_names(request, new)
+        Ok(())
     }
 }

@@ -1,5 +1,6 @@
 //! One request to a resource: what every handler takes.
 
+use std::num::{IntErrorKind, ParseIntError};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -83,6 +84,10 @@ impl Query {
     pub fn get(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(k, _)| k == name).map(|(_, v)| v.as_str()).filter(|v| !v.is_empty())
     }
+    /// All values of a parameter.
+    pub fn all(&self, name: &str) -> Vec<&str> {
+        self.0.iter().filter(|(k, _)| k == name).map(|(_, v)| v.as_str()).collect()
+    }
     /// Whether a parameter is there, with whatever value.
     pub fn has(&self, name: &str) -> bool {
         self.0.iter().any(|(k, _)| k == name)
@@ -99,11 +104,7 @@ impl Query {
     }
     /// An integer parameter.
     pub fn integer(&self, name: &str) -> Result<Option<i64>, ApiError> {
-        self.get(name)
-            .map(|v| {
-                v.parse().map_err(|_| ApiError::bad_request(format!("invalid value {v:?} of {name}: not an integer")))
-            })
-            .transpose()
+        self.get(name).map(|v| v.parse().map_err(|e| ApiError::bad_request(strconv("ParseInt", v, &e)))).transpose()
     }
     /// A resourceVersion parameter; `None` if unset.
     pub fn revision(&self, name: &str) -> Result<Option<u64>, ApiError> {
@@ -113,10 +114,21 @@ impl Query {
 
 /// Parses a client's resourceVersion.
 pub(crate) fn parse_revision(text: &str) -> Result<u64, ApiError> {
-    text.parse().map_err(|_| {
-        let e = FieldError::invalid("resourceVersion", &json!(text), "must be a decimal number");
+    // Go takes no sign here.
+    let digits = if text.starts_with('+') { "" } else { text };
+    digits.parse().map_err(|e| {
+        let e = FieldError::invalid("resourceVersion", &json!(text), &strconv("ParseUint", text, &e));
         ApiError::bad_request(format!("invalid resource version: {e}"))
     })
+}
+
+/// Why a text is no integer, in Go's words.
+fn strconv(function: &str, text: &str, error: &ParseIntError) -> String {
+    let why = match error.kind() {
+        IntErrorKind::PosOverflow | IntErrorKind::NegOverflow => "value out of range",
+        _ => "invalid syntax",
+    };
+    format!("strconv.{function}: parsing {text:?}: {why}")
 }
 
 /// One request.
@@ -171,24 +183,17 @@ impl Request {
             _ => "DeleteOptions",
         };
         let patch = (verb == Verb::Patch).then(|| media_type(&headers));
-        let manager = match verb {
-            Verb::Create | Verb::Update | Verb::Patch => managers::name_of(kind, patch, &query, &headers)?,
-            _ => String::new(),
-        };
-        let dry_run = match query.get("dryRun") {
-            None => false,
-            Some("All") => true,
-            Some(v) => {
-                return Err(invalid_options(kind, FieldError::not_supported("dryRun", &json!([v]), &["All"])));
-            }
-        };
-        let field_validation = match query.get("fieldValidation") {
+        let changes = matches!(verb, Verb::Create | Verb::Update | Verb::Patch);
+        let manager = if changes { managers::name_of(kind, patch, &query, &headers)? } else { String::new() };
+        let writes = !matches!(verb, Verb::Get | Verb::List | Verb::Watch);
+        let dry_run = writes && dry_run(kind, query.all("dryRun"))?;
+        let field_validation = match query.get("fieldValidation").filter(|_| changes) {
             None | Some("Warn") => FieldValidation::Warn,
             Some("Ignore") => FieldValidation::Ignore,
             Some("Strict") => FieldValidation::Strict,
             Some(v) => {
-                let e = FieldError::not_supported("fieldValidation", &json!(v), &["Ignore", "Strict", "Warn"]);
-                return Err(invalid_options(kind, e));
+                let valid = ["", "Ignore", "Strict", "Warn"];
+                return Err(invalid_options(kind, FieldError::not_supported("fieldValidation", &json!(v), &valid)));
             }
         };
         let (body, warnings) = (Bytes::new(), Mutex::default());
@@ -256,6 +261,17 @@ impl Request {
     pub fn is_empty_body(&self) -> bool {
         self.body.iter().all(u8::is_ascii_whitespace)
     }
+}
+
+/// Whether nothing may be changed: `All` is the one value of `dryRun`. `kind` is the options' kind in errors.
+pub(crate) fn dry_run(kind: &str, given: Vec<&str>) -> Result<bool, ApiError> {
+    let given: Vec<&str> = given.into_iter().filter(|v| !v.is_empty()).collect();
+    if given.iter().all(|v| *v == "All") {
+        return Ok(!given.is_empty());
+    }
+    let list: Vec<String> = given.iter().map(|v| format!("{v:?}")).collect();
+    let message = format!("Unsupported value: []string{{{}}}: supported values: \"All\"", list.join(", "));
+    Err(invalid_options(kind, FieldError { field: "dryRun".into(), reason: "FieldValueNotSupported", message }))
 }
 
 fn media_type(headers: &HeaderMap) -> &str {

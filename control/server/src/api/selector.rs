@@ -26,7 +26,13 @@ impl Selector {
         for r in parsed.fields.requirements() {
             let generic = r.path == "metadata.name" || (r.path == "metadata.namespace" && resource.namespaced());
             if !generic && !known.contains(&r.path.as_str()) {
-                return Err(ApiError::bad_request(format!("field label not supported: {}", r.path)));
+                return Err(ApiError::bad_request(match known {
+                    [] => format!(
+                        "{:?} is not a known field selector: only \"metadata.name\", \"metadata.namespace\"",
+                        r.path
+                    ),
+                    _ => format!("field label not supported: {}", r.path),
+                }));
             }
         }
         Ok(parsed)

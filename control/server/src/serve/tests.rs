@@ -1,3 +1,5 @@
+mod abuse;
+
 use super::*;
 use crate::authorization::Trusted;
 use axum::Extension;

@@ -2,6 +2,8 @@
 
 mod access;
 mod apply;
+mod bad_bodies;
+mod bad_input;
 mod clients;
 mod component_statuses;
 mod conformance;
