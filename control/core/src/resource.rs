@@ -76,6 +76,10 @@ pub trait Strategy: Send + Sync {
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
         Vec::new()
     }
+    /// The kind's rules on a new object alone; `validate` ran on it already.
+    fn validate_create(&self, _object: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
     /// The kind's rules on a change (immutable fields); `validate` ran on `new` already.
     fn validate_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
         Vec::new()

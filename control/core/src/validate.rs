@@ -54,6 +54,7 @@ fn is_label(value: &str) -> bool {
 /// A DNS label (RFC 1123): names of namespaces, containers, volumes.
 pub fn dns1123_label(value: &str) -> Check {
     no_longer_than(value, MAX_LABEL_BYTES)?;
+    rule(!value.contains('.') || dns1123_subdomain(value).is_err(), "must not contain dots")?;
     rule(
         is_label(value),
         "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
@@ -70,6 +71,19 @@ pub fn dns1123_subdomain(value: &str) -> Check {
         "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start \
          and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
          '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+    )
+}
+
+/// A DNS subdomain whose labels may have underscores inside: search domains.
+pub fn dns1123_subdomain_with_underscore(value: &str) -> Check {
+    no_longer_than(value, MAX_SUBDOMAIN_BYTES)?;
+    let is_label =
+        |label: &str| edges(label, lower_alnum) && label.bytes().all(|b| lower_alnum(b) || b"-_".contains(&b));
+    rule(
+        value.split('.').all(is_label),
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must \
+         start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+         '[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')",
     )
 }
 
@@ -140,6 +154,15 @@ pub fn env_name(value: &str) -> Check {
     rule(
         value.bytes().all(|b| (b' '..=b'~').contains(&b) && b != b'='),
         "a valid environment variable name must consist only of printable ASCII characters other than '='",
+    )
+}
+
+/// The name of an HTTP header.
+pub fn http_header_name(value: &str) -> Check {
+    rule(
+        !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+        "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for \
+         validation is '[-A-Za-z0-9]+')",
     )
 }
 
@@ -249,7 +272,12 @@ mod tests {
             (dns1123_label, "web-1", ""),
             (dns1123_label, "1", ""),
             (dns1123_label, "Web", "a lowercase RFC 1123 label must"),
-            (dns1123_label, "a.b", "a lowercase RFC 1123 label must"),
+            (dns1123_label, "a.b", "must not contain dots"),
+            (dns1123_label, "A.b", "a lowercase RFC 1123 label must"),
+            (dns1123_subdomain_with_underscore, "_a.b", "a lowercase RFC 1123 subdomain must"),
+            (dns1123_subdomain_with_underscore, "a_b.c", ""),
+            (http_header_name, "X-A", ""),
+            (http_header_name, "X A", "a valid HTTP header must"),
             (dns1123_label, "-a", "a lowercase RFC 1123 label must"),
             (dns1123_label, "", "a lowercase RFC 1123 label must"),
             (dns1123_label, &long, "must be no more than 63 bytes"),

@@ -11,6 +11,8 @@ mod defaults;
 mod devices;
 mod extension;
 mod networking;
+mod pod_rules;
+mod pod_rules_more;
 mod policies;
 mod updates;
 mod validation;

@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use copepod_api::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
-use super::fields::{at, non_negative};
+use super::fields::{at, invalid, non_negative};
 use super::pod_template;
 use super::value::{entries, int, list, text};
 use crate::table::Column;
 use crate::validate::{label_value, qualified_name, report};
-
-const OPERATORS: [&str; 4] = ["DoesNotExist", "Exists", "In", "NotIn"];
 
 /// Rules of the counts, `spec.selector` and a `spec.template` of pods that always run. `what` names the kind in
 /// messages about the selector (`deployment`), `kind` in those about the template (`ReplicaSet`).
@@ -79,9 +77,7 @@ pub(super) fn label_selector(selector: &Value, field: &str) -> Vec<FieldError> {
                 "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
             )),
             "Exists" | "DoesNotExist" => {}
-            other => {
-                errors.push(FieldError::not_supported(format!("{field}.operator"), &json!(other), &OPERATORS));
-            }
+            other => invalid(&mut errors, &format!("{field}.operator"), other, "not a valid selector operator"),
         }
         let key = text(expression, "/key");
         report(&mut errors, format!("{field}.key"), &json!(key), qualified_name(key));

@@ -76,6 +76,7 @@ async fn create_once(request: &Request, mut object: Value, generates: bool) -> R
     let name_rule = |n: &str| resource.strategy.validate_name(n);
     let mut errors = object_meta(&object, resource.namespaced(), &name_rule);
     errors.extend(resource.strategy.validate(&object));
+    errors.extend(resource.strategy.validate_create(&object));
     if !errors.is_empty() {
         return Err(request.invalid(&name, &errors));
     }
