@@ -68,6 +68,10 @@ pub trait Strategy: Send + Sync {
     /// Clears what a client may not set on create (status is cleared already when there is a status subresource),
     /// sets initial status such as `phase: Pending`.
     fn prepare_create(&self, _object: &mut Value) {}
+    /// Whether a new object has the status that its creator gives it (nodes), though there is a `/status`.
+    fn keeps_status(&self) -> bool {
+        false
+    }
     /// Carries over what a client may not change (status is carried over already).
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
     /// The same for a write to `/status`; the generic code already restored everything but status and some metadata.

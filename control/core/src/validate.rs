@@ -3,7 +3,7 @@
 
 mod object_meta;
 
-pub use object_meta::{annotations, labels, object_meta, object_meta_update};
+pub use object_meta::{annotations, labels, object_meta, object_meta_update, standard_finalizers};
 
 use std::net::IpAddr;
 
@@ -188,6 +188,19 @@ pub fn ip(value: &str) -> Check {
     rule(value.parse::<IpAddr>().is_ok(), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
 }
 
+/// An address that others can reach an endpoint at: none of the special ones. What is no address passes.
+pub fn endpoint_ip(value: &str) -> Check {
+    let Ok(address) = value.parse::<IpAddr>() else { return Ok(()) };
+    rule(!address.is_unspecified(), &format!("may not be unspecified ({value})"))?;
+    rule(!address.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)")?;
+    let (local, multicast) = match address {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets().starts_with(&[224, 0, 0])),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.octets().starts_with(&[0xff, 0x02])),
+    };
+    rule(!local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")?;
+    rule(!multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
+}
+
 /// A name that may be a part of a URL: the loosest rule there is on names (roles, signing requests).
 pub fn path_segment(value: &str) -> Check {
     rule(value != ".", "may not be '.'")?;
@@ -316,6 +329,11 @@ mod tests {
             (ip, "10.0.0.1", ""),
             (ip, "::1", ""),
             (ip, "10.0.0.256", "must be a valid IP address"),
+            (endpoint_ip, "10.0.0.1", ""),
+            (endpoint_ip, "0.0.0.0", "may not be unspecified (0.0.0.0)"),
+            (endpoint_ip, "::1", "may not be in the loopback range"),
+            (endpoint_ip, "169.254.1.1", "may not be in the link-local range"),
+            (endpoint_ip, "ff02::1", "may not be in the link-local multicast range"),
             (path_segment, "system:admin", ""),
             (path_segment, "a/b", "may not contain '/'"),
             (path_segment, "..", "may not be '..'"),

@@ -72,6 +72,7 @@ mod service;
 mod service_account;
 mod service_cidr;
 mod service_ports;
+mod service_rules;
 mod stateful_set;
 mod storage_class;
 pub(crate) mod value;

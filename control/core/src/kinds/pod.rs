@@ -45,8 +45,23 @@ impl Strategy for Pod {
         }
         let qos = qos_class(object);
         set(object, "status", json!({"phase": "Pending", "qosClass": qos}));
+        if !list(object, "/spec/schedulingGates").is_empty()
+            && let Some(status) = child(object, "status")
+        {
+            let condition = json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates"});
+            set(status, "conditions", json!([condition]));
+        }
     }
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        // Of the two forms of the pod's addresses, the old one counts where they differ.
+        let address = text(new, "/status/podIP").to_string();
+        if !address.is_empty()
+            && list(new, "/status/podIPs").first().is_none_or(|first| text(first, "/ip") != address)
+            && let Some(status) = child(new, "status")
+        {
+            set(status, "podIPs", json!([{"ip": address}]));
+        }
         let qos = text(old, "/status/qosClass");
         let qos = if qos.is_empty() { qos_class(old) } else { qos };
         if let Some(status) = child(new, "status") {

@@ -11,7 +11,7 @@ use super::value::{has, int, list, text};
 use super::{
     container_env, pod_affinity, pod_annotations, pod_network, pod_os, pod_resources, pod_security, pod_volumes,
 };
-use crate::validate::{Check, dns1123_label, dns1123_subdomain, label_value, labels, qualified_name, report};
+use crate::validate::{Check, dns1123_label, dns1123_subdomain, ip, label_value, labels, qualified_name, report};
 
 /// Values of `restartPolicy`.
 pub(super) const RESTART_POLICIES: [&str; 3] = ["Always", "OnFailure", "Never"];
@@ -79,7 +79,45 @@ pub(super) fn pod(pod: &Value) -> Vec<FieldError> {
     let (metadata, spec) = (at(pod, "metadata"), at(pod, "spec"));
     let mut errors = pod_annotations::validate(at(metadata, "annotations"), spec, "metadata.annotations");
     errors.extend(pod_spec(spec, "spec", Some(metadata)));
+    status(&mut errors, at(pod, "status"));
     errors
+}
+
+fn status(errors: &mut Vec<FieldError>, status: &Value) {
+    const OWN: [&str; 3] = ["Initialized", "PodScheduled", "Ready"];
+    for (i, condition) in list(status, "/conditions").iter().enumerate() {
+        let (kind, field) = (text(condition, "/type"), format!("status.conditions[{i}]"));
+        if let Some(n) = int(condition, "/observedGeneration").filter(|n| *n < 0) {
+            let message = "must be a non-negative integer";
+            errors.push(FieldError::invalid(format!("{field}.observedGeneration"), &json!(n), message));
+        }
+        if !OWN.contains(&kind) {
+            // Upstream writes it with a capital here.
+            report(errors, format!("{field}.Type"), &json!(kind), qualified_name(kind));
+        }
+    }
+    let nominated = text(status, "/nominatedNodeName");
+    if !nominated.is_empty() {
+        report(errors, "status.nominatedNodeName", &json!(nominated), dns1123_subdomain(nominated));
+    }
+    if let Some(n) = int(status, "/observedGeneration").filter(|n| *n < 0) {
+        errors.push(FieldError::invalid("status.observedGeneration", &json!(n), "must be a non-negative integer"));
+    }
+    let hosts = list(status, "/hostIPs");
+    if let Some(first) = hosts.first().map(|h| text(h, "/ip")).filter(|first| *first != text(status, "/hostIP")) {
+        errors.push(FieldError::invalid("status.hostIPs[0].ip", &json!(first), "must be equal to `hostIP`"));
+    }
+    for (key, all) in [("podIPs", list(status, "/podIPs")), ("hostIPs", hosts)] {
+        for (i, item) in all.iter().enumerate() {
+            let address = text(item, "/ip");
+            report(errors, format!("status.{key}[{i}]"), &json!(address), ip(address));
+        }
+        let families: HashSet<bool> = all.iter().map(|item| text(item, "/ip").contains(':')).collect();
+        if all.len() > families.len() {
+            let message = "may specify no more than one IP for each IP family";
+            errors.push(FieldError::invalid(format!("status.{key}"), &json!(all), message));
+        }
+    }
 }
 
 /// The rules of a pod that is new; those of every pod hold beside them.
@@ -95,7 +133,10 @@ pub(super) fn new_pod(pod: &Value) -> Vec<FieldError> {
     errors
 }
 
-fn names(errors: &mut Vec<FieldError>, spec: &Value, field: &str, keys: &[(&str, fn(&str) -> Check)]) {
+/// A field and the rule of the name in it.
+type Named = (&'static str, fn(&str) -> Check);
+
+fn names(errors: &mut Vec<FieldError>, spec: &Value, field: &str, keys: &[Named]) {
     for (key, check) in keys {
         let value = text(spec, &format!("/{key}"));
         if !value.is_empty() || *key == "runtimeClassName" && has(spec, "/runtimeClassName") {

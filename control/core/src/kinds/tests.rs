@@ -14,6 +14,7 @@ mod networking;
 mod pod_rules;
 mod pod_rules_more;
 mod policies;
+mod service_rules;
 mod updates;
 mod validation;
 mod volumes;

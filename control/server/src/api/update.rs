@@ -4,7 +4,7 @@
 use axum::response::Response;
 use copepod_api::{ApiError, FieldError};
 use copepod_core::apply::same_but_time;
-use copepod_core::validate::object_meta_update;
+use copepod_core::validate::{object_meta_update, standard_finalizers};
 use copepod_store::{Expect, Record, StoreError};
 use serde_json::{Value, json};
 
@@ -229,7 +229,17 @@ fn validate(request: &Request, name: &str, part: Part, old: &Value, new: &Value)
         errors.extend(object_meta_update(new, old));
     }
     if part != Part::Internal {
-        errors.extend(strategy.validate(new));
+        let found = |object: &Value| {
+            let mut found = standard_finalizers(object, &request.resource.names.group);
+            found.extend(strategy.validate(object));
+            found
+        };
+        let now = found(new);
+        if !now.is_empty() {
+            // What was wrong before this write, such as under older rules, does not stand in its way.
+            let before = found(old);
+            errors.extend(now.into_iter().filter(|error| !before.contains(error)));
+        }
         errors.extend(strategy.validate_update(new, old));
     }
     if errors.is_empty() { Ok(()) } else { Err(request.invalid(name, &errors)) }

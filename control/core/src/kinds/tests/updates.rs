@@ -106,7 +106,7 @@ fn services() {
     let old = defaulted(
         &resource,
         json!({"spec": {"type": "NodePort", "clusterIP": "10.43.0.5", "clusterIPs": ["10.43.0.5"],
-        "ports": [{"port": 80, "nodePort": 30080}]}}),
+        "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "ports": [{"port": 80, "nodePort": 30080}]}}),
     );
     let without = |service: &Value| {
         let mut new = service.clone();

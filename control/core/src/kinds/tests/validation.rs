@@ -208,13 +208,21 @@ fn workloads() {
 
 #[test]
 fn services() {
-    let check = |spec: Value, expected: &[&str]| check("v1", "Service", json!({"spec": spec}), expected);
+    let check = |mut spec: Value, expected: &[&str]| {
+        if let Some(address) = spec.get("clusterIP").cloned() {
+            spec["clusterIPs"] = json!([address]);
+        }
+        check("v1", "Service", json!({"spec": spec}), expected);
+    };
     check(json!({"ports": [{"port": 80}]}), &[]);
     check(json!({}), &["spec.ports: Required value"]);
     check(json!({"clusterIP": "None"}), &[]);
     check(
         json!({"ports": [{"port": 80}, {"port": 80, "name": "b"}]}),
-        &["spec.ports[0].name: Required value", "spec.ports[1]: Duplicate value: {\"port\":80,\"protocol\":\"TCP\"}"],
+        &[
+            "spec.ports[0].name: Required value",
+            "spec.ports[1]: Duplicate value: {\"Name\":\"\",\"Protocol\":\"TCP\",\"AppProtocol\":null,\"Port\":80,",
+        ],
     );
     check(
         json!({"ports": [{"port": 80, "nodePort": 30000, "targetPort": "Bad"}]}),
@@ -275,7 +283,7 @@ fn other_kinds() {
         "v1",
         "Node",
         json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}, {"key": "b", "effect": "x"}]}}),
-        &["spec.taints[1]: Duplicate value", "spec.taints[2].effect: Unsupported value: \"x\""],
+        &["metadata.taints[1]: Duplicate value", "metadata.taints[2].effect: Unsupported value: \"x\""],
     );
     check(
         "v1",
@@ -306,7 +314,10 @@ fn other_kinds() {
         "Event",
         json!({"metadata": {"namespace": "a"}, "regarding": {"namespace": "a"}, "eventTime": "t", "type": "Odd",
             "action": "a", "reason": "r", "reportingInstance": "i"}),
-        &["reportingController: Required value", "type: Invalid value: \"Odd\""],
+        &[
+            "reportingController: Required value",
+            "reportingController: Invalid value: \"\": name part must be non-empty",
+        ],
     );
     check(
         "v1",
