@@ -324,8 +324,13 @@ async fn one_event_in_two_groups() {
         (&json!("events.k8s.io/v1"), &json!("it runs"), &json!("p"))
     );
     assert_eq!(s.get(&format!("{new}/e")).await.ok(), seen);
-    let changed = s.patch(&format!("{new}/e"), "merge", &json!({"note": "it still runs"})).await.ok();
+    // The newer group lets only the series change.
+    let told = s.patch(&format!("{new}/e"), "merge", &json!({"note": "it still runs"})).await.err(422);
+    assert!(told.contains("message: Invalid value: \"it still runs\": field is immutable"), "{told}");
+    let series = json!({"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}});
+    let changed = s.patch(&format!("{new}/e"), "merge", &series).await.ok();
     assert_eq!(changed["apiVersion"], "events.k8s.io/v1");
+    s.patch(&format!("{old}/e"), "merge", &json!({"message": "it still runs"})).await.ok();
     let listed = s.get(&format!("{old}?fieldSelector=involvedObject.name%3Dp")).await.ok();
     assert_eq!(
         (&listed["items"][0]["message"], &listed["items"][0]["apiVersion"]),
