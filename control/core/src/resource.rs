@@ -88,6 +88,10 @@ pub trait Strategy: Send + Sync {
     fn validate_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
         Vec::new()
     }
+    /// Whether a PUT may come without a resourceVersion, so that it overwrites what it has not seen.
+    fn allows_unconditional_update(&self) -> bool {
+        true
+    }
     /// Whether a change from `old` to `new` raises `metadata.generation`. Default: anything but metadata and status.
     fn bumps_generation(&self, new: &Value, old: &Value) -> bool {
         let strip = |v: &Value| {

@@ -36,6 +36,9 @@ struct Policy {
 }
 
 impl Strategy for Policy {
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
     fn default(&self, object: &mut Value) {
         let Some(spec) = child(object, "spec") else { return };
         set_default_nonzero(spec, "failurePolicy", "Fail");

@@ -34,6 +34,9 @@ struct Binding {
 }
 
 impl Strategy for Binding {
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
     fn default(&self, object: &mut Value) {
         if let Some(spec) = object.get_mut("spec").filter(|s| s.is_object()) {
             default_match(spec, "matchResources", false);

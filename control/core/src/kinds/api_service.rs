@@ -20,6 +20,9 @@ pub fn resource() -> Option<Resource> {
 struct ApiService;
 
 impl Strategy for ApiService {
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
     fn default(&self, object: &mut Value) {
         if let Some(service) = object.pointer_mut("/spec/service").filter(|s| s.is_object()) {
             set_default(service, "port", 443);

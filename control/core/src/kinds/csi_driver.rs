@@ -30,6 +30,9 @@ pub fn resource() -> Option<Resource> {
 struct CsiDriver;
 
 impl Strategy for CsiDriver {
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
     fn default(&self, object: &mut Value) {
         let Some(spec) = child(object, "spec") else { return };
         set_default(spec, "attachRequired", true);

@@ -24,6 +24,9 @@ pub fn resource() -> Option<Resource> {
 struct CsiNode;
 
 impl Strategy for CsiNode {
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let mut names = HashSet::new();

@@ -20,6 +20,9 @@ pub fn resource() -> Option<Resource> {
 struct CsiStorageCapacity;
 
 impl Strategy for CsiStorageCapacity {
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = label_selector(at(object, "nodeTopology"), "nodeTopology");
         let class = text(object, "/storageClassName");

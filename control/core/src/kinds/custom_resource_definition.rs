@@ -25,6 +25,9 @@ pub fn resource() -> Option<Resource> {
 struct Definition;
 
 impl Strategy for Definition {
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
     fn default(&self, object: &mut Value) {
         let Some(spec) = child(object, "spec") else { return };
         if let Some(names) = child(spec, "names") {

@@ -17,6 +17,9 @@ pub fn resource() -> Option<Resource> {
 struct Lease;
 
 impl Strategy for Lease {
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         if object.pointer("/spec/holderIdentity").is_some_and(|h| *h == "") {

@@ -172,7 +172,11 @@ pub fn builtin() -> Registry {
 /// A resource known from its schema alone: generic rules, Name and Age columns.
 pub fn from_schema(names: Names, subresources: Subresources, schema: Arc<Schema>) -> Resource {
     struct Generic;
-    impl Strategy for Generic {}
+    impl Strategy for Generic {
+        fn allows_unconditional_update(&self) -> bool {
+            false
+        }
+    }
     Resource { names, subresources, schema, strategy: Box::new(Generic), storage: None }
 }
 

@@ -21,6 +21,9 @@ pub fn resource() -> Option<Resource> {
 struct PodDisruptionBudget;
 
 impl Strategy for PodDisruptionBudget {
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
     fn prepare_create(&self, object: &mut Value) {
         set(object, "status", json!({}));
         if let Some(status) = object.get_mut("status") {

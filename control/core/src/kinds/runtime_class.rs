@@ -20,6 +20,9 @@ pub fn resource() -> Option<Resource> {
 struct RuntimeClass;
 
 impl Strategy for RuntimeClass {
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
         let handler = text(object, "/handler");

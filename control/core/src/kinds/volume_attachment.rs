@@ -25,6 +25,9 @@ pub fn resource() -> Option<Resource> {
 struct VolumeAttachment;
 
 impl Strategy for VolumeAttachment {
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
     fn prepare_create(&self, object: &mut Value) {
         set(object, "status", json!({"attached": false}));
     }

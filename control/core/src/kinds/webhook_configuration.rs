@@ -44,6 +44,9 @@ struct Configuration {
 }
 
 impl Strategy for Configuration {
+    fn allows_unconditional_update(&self) -> bool {
+        false
+    }
     fn default(&self, object: &mut Value) {
         for hook in items_mut(object, "/webhooks") {
             set_default_nonzero(hook, "failurePolicy", "Fail");

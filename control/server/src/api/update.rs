@@ -34,8 +34,16 @@ pub(crate) enum Part {
 pub(crate) async fn replace(request: &Request, part: Part) -> Result<Response, ApiError> {
     let new = body::decode(request)?;
     check_names(request, &new)?;
-    let outcome = update(request, request.name(), part, |_| Ok(new.clone())).await?;
-    present::object(request, 200, &outcome)
+    let blind = matches!(meta_str(&new, "resourceVersion"), "" | "0");
+    let outcome = update(request, request.name(), part, |_| {
+        if blind && !request.resource.strategy.allows_unconditional_update() {
+            let field = "metadata.resourceVersion";
+            let error = FieldError::invalid(field, &json!(0), "must be specified for an update");
+            return Err(request.invalid(request.name(), &[error]));
+        }
+        Ok(new.clone())
+    });
+    present::object(request, 200, &outcome.await?)
 }
 
 /// Refuses an object whose name or namespace is not the URL's.
