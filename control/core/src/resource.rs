@@ -71,6 +71,10 @@ pub trait Strategy: Send + Sync {
     /// Clears what a client may not set on create (status is cleared already when there is a status subresource),
     /// sets initial status such as `phase: Pending`.
     fn prepare_create(&self, _object: &mut Value) {}
+    /// Whether a new object has the status that its creator gives it (nodes), though there is a `/status`.
+    fn keeps_status(&self) -> bool {
+        false
+    }
     /// Carries over what a client may not change (status is carried over already).
     fn prepare_update(&self, _new: &mut Value, _old: &Value) {}
     /// The same for a write to `/status`; the generic code already restored everything but status and, of the
@@ -80,22 +84,21 @@ pub trait Strategy: Send + Sync {
     fn creates_on_update(&self) -> bool {
         false
     }
-    /// Whether a PUT may leave out `resourceVersion` (upstream's `AllowUnconditionalUpdate`); those of custom resources
-    /// may not.
-    fn updates_unconditionally(&self) -> bool {
-        true
-    }
-    /// Whether a new object keeps the status that it comes with.
-    fn keeps_new_status(&self) -> bool {
-        false
-    }
     /// The kind's rules on a whole object, beyond its schema's types.
     fn validate(&self, _object: &Value) -> Vec<FieldError> {
+        Vec::new()
+    }
+    /// The kind's rules on a new object alone; `validate` ran on it already.
+    fn validate_create(&self, _object: &Value) -> Vec<FieldError> {
         Vec::new()
     }
     /// The kind's rules on a change (immutable fields); `validate` ran on `new` already.
     fn validate_update(&self, _new: &Value, _old: &Value) -> Vec<FieldError> {
         Vec::new()
+    }
+    /// Whether a PUT may come without a resourceVersion, so that it overwrites what it has not seen.
+    fn allows_unconditional_update(&self) -> bool {
+        true
     }
     /// Whether a change from `old` to `new` raises `metadata.generation`. Default: anything but metadata and status.
     fn bumps_generation(&self, new: &Value, old: &Value) -> bool {

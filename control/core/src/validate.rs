@@ -3,7 +3,7 @@
 
 mod object_meta;
 
-pub use object_meta::{annotations, labels, object_meta, object_meta_update};
+pub use object_meta::{annotations, labels, object_meta, object_meta_update, standard_finalizers};
 
 use std::net::IpAddr;
 
@@ -54,6 +54,7 @@ fn is_label(value: &str) -> bool {
 /// A DNS label (RFC 1123): names of namespaces, containers, volumes.
 pub fn dns1123_label(value: &str) -> Check {
     no_longer_than(value, MAX_LABEL_BYTES)?;
+    rule(!value.contains('.') || dns1123_subdomain(value).is_err(), "must not contain dots")?;
     rule(
         is_label(value),
         "a lowercase RFC 1123 label must consist of lower case alphanumeric characters or '-', and must start and end \
@@ -70,6 +71,19 @@ pub fn dns1123_subdomain(value: &str) -> Check {
         "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '-' or '.', and must start \
          and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
          '[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*')",
+    )
+}
+
+/// A DNS subdomain whose labels may have underscores inside: search domains.
+pub fn dns1123_subdomain_with_underscore(value: &str) -> Check {
+    no_longer_than(value, MAX_SUBDOMAIN_BYTES)?;
+    let is_label =
+        |label: &str| edges(label, lower_alnum) && label.bytes().all(|b| lower_alnum(b) || b"-_".contains(&b));
+    rule(
+        value.split('.').all(is_label),
+        "a lowercase RFC 1123 subdomain must consist of lower case alphanumeric characters, '_', '-' or '.', and must \
+         start and end with an alphanumeric character (e.g. 'example.com', regex used for validation is \
+         '[a-z0-9]([-_a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-_a-z0-9]*[a-z0-9])?)*')",
     )
 }
 
@@ -143,6 +157,15 @@ pub fn env_name(value: &str) -> Check {
     )
 }
 
+/// The name of an HTTP header.
+pub fn http_header_name(value: &str) -> Check {
+    rule(
+        !value.is_empty() && value.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-'),
+        "a valid HTTP header must consist of alphanumeric characters or '-' (e.g. 'X-Header-Name', regex used for \
+         validation is '[-A-Za-z0-9]+')",
+    )
+}
+
 /// A port number.
 pub fn port(value: i64) -> Check {
     rule((1..=65_535).contains(&value), "must be between 1 and 65535, inclusive")
@@ -163,6 +186,19 @@ pub fn port_name(value: &str) -> Check {
 /// An IPv4 or IPv6 address.
 pub fn ip(value: &str) -> Check {
     rule(value.parse::<IpAddr>().is_ok(), "must be a valid IP address, (e.g. 10.9.8.7 or 2001:db8::ffff)")
+}
+
+/// An address that others can reach an endpoint at: none of the special ones. What is no address passes.
+pub fn endpoint_ip(value: &str) -> Check {
+    let Ok(address) = value.parse::<IpAddr>() else { return Ok(()) };
+    rule(!address.is_unspecified(), &format!("may not be unspecified ({value})"))?;
+    rule(!address.is_loopback(), "may not be in the loopback range (127.0.0.0/8, ::1/128)")?;
+    let (local, multicast) = match address {
+        IpAddr::V4(v4) => (v4.is_link_local(), v4.octets().starts_with(&[224, 0, 0])),
+        IpAddr::V6(v6) => (v6.is_unicast_link_local(), v6.octets().starts_with(&[0xff, 0x02])),
+    };
+    rule(!local, "may not be in the link-local range (169.254.0.0/16, fe80::/10)")?;
+    rule(!multicast, "may not be in the link-local multicast range (224.0.0.0/24, ff02::/10)")
 }
 
 /// A name that may be a part of a URL: the loosest rule there is on names (roles, signing requests).
@@ -251,7 +287,12 @@ mod tests {
             (dns1123_label, "web-1", ""),
             (dns1123_label, "1", ""),
             (dns1123_label, "Web", "a lowercase RFC 1123 label must"),
-            (dns1123_label, "a.b", "a lowercase RFC 1123 label must"),
+            (dns1123_label, "a.b", "must not contain dots"),
+            (dns1123_label, "A.b", "a lowercase RFC 1123 label must"),
+            (dns1123_subdomain_with_underscore, "_a.b", "a lowercase RFC 1123 subdomain must"),
+            (dns1123_subdomain_with_underscore, "a_b.c", ""),
+            (http_header_name, "X-A", ""),
+            (http_header_name, "X A", "a valid HTTP header must"),
             (dns1123_label, "-a", "a lowercase RFC 1123 label must"),
             (dns1123_label, "", "a lowercase RFC 1123 label must"),
             (dns1123_label, &long, "must be no more than 63 bytes"),
@@ -290,6 +331,11 @@ mod tests {
             (ip, "10.0.0.1", ""),
             (ip, "::1", ""),
             (ip, "10.0.0.256", "must be a valid IP address"),
+            (endpoint_ip, "10.0.0.1", ""),
+            (endpoint_ip, "0.0.0.0", "may not be unspecified (0.0.0.0)"),
+            (endpoint_ip, "::1", "may not be in the loopback range"),
+            (endpoint_ip, "169.254.1.1", "may not be in the link-local range"),
+            (endpoint_ip, "ff02::1", "may not be in the link-local multicast range"),
             (path_segment, "system:admin", ""),
             (path_segment, "a/b", "may not contain '/'"),
             (path_segment, "..", "may not be '..'"),

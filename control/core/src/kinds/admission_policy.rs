@@ -36,7 +36,7 @@ struct Policy {
 }
 
 impl Strategy for Policy {
-    fn updates_unconditionally(&self) -> bool {
+    fn allows_unconditional_update(&self) -> bool {
         false
     }
     fn default(&self, object: &mut Value) {

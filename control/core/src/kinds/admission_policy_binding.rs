@@ -34,7 +34,7 @@ struct Binding {
 }
 
 impl Strategy for Binding {
-    fn updates_unconditionally(&self) -> bool {
+    fn allows_unconditional_update(&self) -> bool {
         false
     }
     fn default(&self, object: &mut Value) {

@@ -20,7 +20,7 @@ pub fn resource() -> Option<Resource> {
 struct ApiService;
 
 impl Strategy for ApiService {
-    fn updates_unconditionally(&self) -> bool {
+    fn allows_unconditional_update(&self) -> bool {
         false
     }
     fn default(&self, object: &mut Value) {

@@ -1,5 +1,7 @@
 //! CertificateSigningRequest. The server's admission fills in who asks; here are the rules.
 
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
@@ -111,6 +113,13 @@ impl Strategy for Request {
                 errors.push(FieldError::invalid(format!("{field}.type"), &json!(type_), message));
             }
         }
+        let certificate = text(object, "/status/certificate");
+        if !certificate.is_empty()
+            && let Err(message) = chain(certificate)
+        {
+            let value = json!("<certificate data>");
+            errors.push(FieldError::invalid("status.certificate", &value, &message));
+        }
         errors
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
@@ -162,6 +171,26 @@ impl Strategy for Request {
     fn validate_name(&self, name: &str) -> Check {
         validate::path_segment(name)
     }
+}
+
+/// Certificates in PEM, as they stand in JSON: in base64.
+fn chain(certificate: &str) -> Check {
+    const BEGIN: &str = "-----BEGIN ";
+    let bytes = STANDARD.decode(certificate).unwrap_or_default();
+    let text = String::from_utf8_lossy(&bytes);
+    let mut blocks = 0;
+    for block in text.split(BEGIN).skip(1) {
+        let Some((kind, rest)) = block.split_once("-----") else { continue };
+        let Some((body, _)) = rest.split_once(&format!("-----END {kind}-----")) else { continue };
+        if kind != "CERTIFICATE" {
+            return Err(format!("only CERTIFICATE PEM blocks are allowed, found {kind:?}"));
+        }
+        if body.contains(':') {
+            return Err("no PEM block headers are permitted".into());
+        }
+        blocks += 1;
+    }
+    if blocks == 0 { Err("must contain at least one CERTIFICATE PEM block".into()) } else { Ok(()) }
 }
 
 fn state(object: &Value) -> String {

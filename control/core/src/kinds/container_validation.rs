@@ -1,114 +1,139 @@
-//! Rules of one container.
+//! Rules of the containers of a pod, in the order in which upstream reports them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashMap, HashSet};
 
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::pod_volumes::relative_path;
+use super::container_env::{env, env_from};
+use super::container_mounts::{devices, mounts};
+use super::fields::required_one_of;
+use super::pod_probes::{lifecycle, probe};
+use super::pod_resources::{self, resize_policy};
+use super::pod_security;
 use super::service_ports::protocol;
-use super::value::{entries, has, int, list, strings, text};
-use crate::validate::{
-    NON_NEGATIVE, config_key, dns1123_label, dns1123_subdomain, env_name, port, port_name, qualified_name, quantity,
-    report,
-};
+use super::value::{entries, has, int, list, text};
+use crate::validate::{dns1123_label, port, port_name, report, too_many};
 
 const PULL_POLICIES: [&str; 3] = ["Always", "IfNotPresent", "Never"];
-const MESSAGE_POLICIES: [&str; 2] = ["FallbackToLogsOnError", "File"];
-const SCHEMES: [&str; 2] = ["HTTP", "HTTPS"];
-const ENV_FIELDS: [&str; 9] = [
-    "metadata.name",
-    "metadata.namespace",
-    "metadata.uid",
-    "spec.nodeName",
-    "spec.serviceAccountName",
-    "status.hostIP",
-    "status.hostIPs",
-    "status.podIP",
-    "status.podIPs",
+const MESSAGE_POLICIES: [&str; 2] = ["File", "FallbackToLogsOnError"];
+const RESTART_POLICIES: [&str; 3] = ["Always", "Never", "OnFailure"];
+const EXIT_CODE_OPERATORS: [&str; 2] = ["In", "NotIn"];
+/// Most restart rules of one container.
+const MAX_RESTART_RULES: usize = 20;
+/// Most exit codes of one restart rule.
+const MAX_EXIT_CODES: usize = 255;
+const PROBES: [&str; 3] = ["livenessProbe", "readinessProbe", "startupProbe"];
+const NOT_EPHEMERAL: &str = "cannot be set for an Ephemeral Container";
+/// What an ephemeral container may not have.
+const NOT_OF_EPHEMERAL: [&str; 9] = [
+    "ports",
+    "resources",
+    "resizePolicy",
+    "restartPolicy",
+    "restartPolicyRules",
+    "livenessProbe",
+    "readinessProbe",
+    "startupProbe",
+    "lifecycle",
 ];
-const STANDARD_RESOURCES: [&str; 3] = ["cpu", "ephemeral-storage", "memory"];
 
-/// Which list of the pod a container stands in.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
-    App,
-    Init,
-    Ephemeral,
+/// What the rules of a container need to know of its pod.
+pub(super) struct Context<'a> {
+    /// The pod's volumes that are valid, by name.
+    pub volumes: HashMap<&'a str, &'a Value>,
+    /// Names of the pod's resource claims.
+    pub claims: BTreeSet<&'a str>,
+    /// The pod's spec.
+    pub spec: &'a Value,
 }
 
-/// The rules of a container at `field`, in a pod with these volumes.
-pub(super) fn container(container: &Value, field: &str, role: Role, volumes: &HashSet<&str>) -> Vec<FieldError> {
-    let mut errors = Vec::new();
-    let e = &mut errors;
+/// The rules of the three lists of containers of the pod spec at `field`.
+pub(super) fn all(errors: &mut Vec<FieldError>, pod: &Context, field: &str) {
+    let (apps, inits) = (list(pod.spec, "/containers"), list(pod.spec, "/initContainers"));
+    let mut names = HashSet::new();
+    let app_field = format!("{field}.containers");
+    if apps.is_empty() {
+        errors.push(FieldError::required(&app_field, ""));
+    }
+    for (i, container) in apps.iter().enumerate() {
+        let field = format!("{app_field}[{i}]");
+        common(errors, container, &field, pod);
+        unique(errors, &mut names, container, &field);
+        running(errors, container, &field, pod);
+        restart_policy(errors, container, &field);
+    }
+    host_ports(errors, apps, &app_field, 0);
+    let init_field = format!("{field}.initContainers");
+    for (i, container) in inits.iter().enumerate() {
+        init(errors, &mut names, container, &format!("{init_field}[{i}]"), pod);
+        host_ports(errors, std::slice::from_ref(container), &init_field, i);
+    }
+    let others = names.clone();
+    for (i, container) in list(pod.spec, "/ephemeralContainers").iter().enumerate() {
+        ephemeral(errors, (&mut names, &others), container, &format!("{field}.ephemeralContainers[{i}]"), pod);
+    }
+}
+
+/// What a container's image may not be in a pod, though in a template.
+pub(super) fn trimmed_image(errors: &mut Vec<FieldError>, container: &Value, field: &str) {
+    let image = text(container, "/image");
+    if image.trim() != image {
+        let message = "must not have leading or trailing whitespace";
+        errors.push(FieldError::invalid(format!("{field}.image"), &json!(image), message));
+    }
+}
+
+/// The rules of a `pullPolicy` or `imagePullPolicy`.
+pub(super) fn pull_policy(errors: &mut Vec<FieldError>, object: &Value, field: &str, key: &str) {
+    required_one_of(errors, object, field, key, &PULL_POLICIES);
+}
+
+fn unique<'a>(errors: &mut Vec<FieldError>, names: &mut HashSet<&'a str>, container: &'a Value, field: &str) {
+    let name = text(container, "/name");
+    if !names.insert(name) {
+        errors.push(FieldError::duplicate(format!("{field}.name"), &json!(name)));
+    }
+}
+
+fn common(e: &mut Vec<FieldError>, container: &Value, field: &str, pod: &Context) {
     match text(container, "/name") {
         "" => e.push(FieldError::required(format!("{field}.name"), "")),
         name => report(e, format!("{field}.name"), &json!(name), dns1123_label(name)),
     }
-    match text(container, "/image") {
-        "" => e.push(FieldError::required(format!("{field}.image"), "")),
-        image if image.trim() != image => {
-            let message = "must not have leading or trailing whitespace";
-            e.push(FieldError::invalid(format!("{field}.image"), &json!(image), message));
-        }
-        _ => {}
+    if text(container, "/image").is_empty() {
+        e.push(FieldError::required(format!("{field}.image"), ""));
     }
-    one_of(e, container, field, "imagePullPolicy", &PULL_POLICIES);
-    one_of(e, container, field, "terminationMessagePolicy", &MESSAGE_POLICIES);
+    required_one_of(e, container, field, "terminationMessagePolicy", &MESSAGE_POLICIES);
     ports(e, list(container, "/ports"), &format!("{field}.ports"));
     for (i, variable) in list(container, "/env").iter().enumerate() {
         env(e, variable, &format!("{field}.env[{i}]"));
     }
-    for (i, source) in list(container, "/envFrom").iter().enumerate() {
-        env_from(e, source, &format!("{field}.envFrom[{i}]"));
+    for source in list(container, "/envFrom").iter().enumerate() {
+        env_from(e, source, &format!("{field}.envFrom"));
     }
-    mounts(e, list(container, "/volumeMounts"), &format!("{field}.volumeMounts"), volumes);
-    resources(e, container.get("resources").unwrap_or(&Value::Null), &format!("{field}.resources"));
-    let sidecar = text(container, "/restartPolicy") == "Always";
-    if role == Role::Init && has(container, "/restartPolicy") && !sidecar {
-        let value = json!(text(container, "/restartPolicy"));
-        e.push(FieldError::not_supported(format!("{field}.restartPolicy"), &value, &["Always"]));
-    }
-    for key in ["livenessProbe", "readinessProbe", "startupProbe", "lifecycle"] {
-        let Some(value) = container.get(key).filter(|v| !v.is_null()) else { continue };
-        let field = format!("{field}.{key}");
-        match role {
-            Role::Init if !sidecar => {
-                e.push(FieldError::forbidden(field, "may not be set for init containers without restartPolicy=Always"));
-            }
-            Role::Ephemeral => {
-                e.push(FieldError::forbidden(field, "cannot be set for an Ephemeral Container"));
-            }
-            _ if key == "lifecycle" => {
-                for (hook, value) in entries(value, "").filter(|(k, _)| *k == "postStart" || *k == "preStop") {
-                    handler(e, value, &format!("{field}.{hook}"), &["exec", "httpGet", "tcpSocket", "sleep"]);
-                }
-            }
-            _ => probe(e, value, &field, key != "readinessProbe"),
-        }
-    }
-    errors
-}
-
-fn one_of(errors: &mut Vec<FieldError>, object: &Value, field: &str, key: &str, valid: &[&str]) {
-    match text(object, &format!("/{key}")) {
-        "" => errors.push(FieldError::required(format!("{field}.{key}"), "")),
-        value if !valid.contains(&value) => {
-            errors.push(FieldError::not_supported(format!("{field}.{key}"), &json!(value), valid));
-        }
-        _ => {}
-    }
+    mounts(e, container, &format!("{field}.volumeMounts"), &pod.volumes);
+    devices(e, container, &format!("{field}.volumeDevices"), &pod.volumes);
+    pull_policy(e, container, field, "imagePullPolicy");
+    let resources = container.get("resources").unwrap_or(&Value::Null);
+    pod_resources::of_container(e, resources, &format!("{field}.resources"), &pod.claims);
+    let policy = text(pod.spec, "/restartPolicy");
+    resize_policy(e, list(container, "/resizePolicy"), &format!("{field}.resizePolicy"), policy);
+    let host_users = pod_security::host_users(pod.spec);
+    pod_security::container(e, container.get("securityContext"), &format!("{field}.securityContext"), host_users);
 }
 
 fn ports(errors: &mut Vec<FieldError>, ports: &[Value], field: &str) {
-    let (mut names, mut host_ports) = (HashSet::new(), HashSet::new());
+    let mut names = HashSet::new();
     for (i, item) in ports.iter().enumerate() {
         let field = format!("{field}[{i}]");
         let name = text(item, "/name");
         if !name.is_empty() {
-            report(errors, format!("{field}.name"), &json!(name), port_name(name));
-            if !names.insert(name) {
-                errors.push(FieldError::duplicate(format!("{field}.name"), &json!(name)));
+            match port_name(name) {
+                Ok(()) if !names.insert(name) => {
+                    errors.push(FieldError::duplicate(format!("{field}.name"), &json!(name)));
+                }
+                check => report(errors, format!("{field}.name"), &json!(name), check),
             }
         }
         match int(item, "/containerPort").unwrap_or(0) {
@@ -117,201 +142,139 @@ fn ports(errors: &mut Vec<FieldError>, ports: &[Value], field: &str) {
         }
         if let Some(number) = int(item, "/hostPort").filter(|n| *n != 0) {
             report(errors, format!("{field}.hostPort"), &json!(number), port(number));
-            let key = (text(item, "/hostIP"), number, text(item, "/protocol"));
-            if !host_ports.insert(key) {
-                let value = json!(format!("{}/{}/{}", key.2, key.0, key.1));
-                errors.push(FieldError::duplicate(format!("{field}.hostPort"), &value));
-            }
         }
         protocol(errors, &field, item);
     }
 }
 
-fn env(errors: &mut Vec<FieldError>, variable: &Value, field: &str) {
-    match text(variable, "/name") {
-        "" => errors.push(FieldError::required(format!("{field}.name"), "")),
-        name => report(errors, format!("{field}.name"), &json!(name), env_name(name)),
-    }
-    let Some(source) = variable.get("valueFrom").filter(|v| !v.is_null()) else { return };
-    let field = format!("{field}.valueFrom");
-    if !text(variable, "/value").is_empty() {
-        errors.push(FieldError::invalid(&field, &json!(""), "may not be specified when `value` is not empty"));
-    }
-    let sources: Vec<_> = entries(source, "").filter(|(_, v)| !v.is_null()).collect();
-    match sources.as_slice() {
-        [] => {
-            let message = "must specify one of: `fieldRef`, `resourceFieldRef`, `configMapKeyRef` or `secretKeyRef`";
-            errors.push(FieldError::invalid(&field, &json!(""), message));
-        }
-        [(kind, source)] => value_from(errors, kind, source, &format!("{field}.{kind}")),
-        _ => {
-            let message = "may not have more than one field specified at a time";
-            errors.push(FieldError::invalid(&field, &json!(""), message));
+/// Two of these containers may not want the same port of the node. `first` is the index of the first.
+fn host_ports(errors: &mut Vec<FieldError>, containers: &[Value], field: &str, first: usize) {
+    let mut taken = HashSet::new();
+    for (i, container) in containers.iter().enumerate() {
+        for (j, item) in list(container, "/ports").iter().enumerate() {
+            let Some(number) = int(item, "/hostPort").filter(|n| *n != 0) else { continue };
+            let wanted = format!("{}/{}/{number}", text(item, "/protocol"), text(item, "/hostIP"));
+            if taken.contains(&wanted) {
+                let field = format!("{field}[{}].ports[{j}].hostPort", i + first);
+                errors.push(FieldError::duplicate(field, &json!(wanted)));
+            }
+            taken.insert(wanted);
         }
     }
 }
 
-fn value_from(errors: &mut Vec<FieldError>, kind: &str, source: &Value, field: &str) {
-    match kind {
-        "configMapKeyRef" | "secretKeyRef" => {
-            for key in ["name", "key"] {
-                if text(source, &format!("/{key}")).is_empty() {
-                    errors.push(FieldError::required(format!("{field}.{key}"), ""));
-                }
-            }
-            let key = text(source, "/key");
-            if !key.is_empty() {
-                report(errors, format!("{field}.key"), &json!(key), config_key(key));
-            }
-        }
-        "fieldRef" => {
-            let path = text(source, "/fieldPath");
-            let of_map = path
-                .strip_suffix("']")
-                .is_some_and(|p| p.starts_with("metadata.labels['") || p.starts_with("metadata.annotations['"));
-            if path.is_empty() {
-                errors.push(FieldError::required(format!("{field}.fieldPath"), ""));
-            } else if !of_map && !ENV_FIELDS.contains(&path) {
-                errors.push(FieldError::not_supported(format!("{field}.fieldPath"), &json!(path), &ENV_FIELDS));
-            }
-        }
-        "resourceFieldRef" if text(source, "/resource").is_empty() => {
-            errors.push(FieldError::required(format!("{field}.resource"), ""));
-        }
-        _ => {}
+/// The probes and hooks of a container that goes on running.
+fn running(errors: &mut Vec<FieldError>, container: &Value, field: &str, pod: &Context) {
+    if has(container, "/lifecycle") {
+        lifecycle(errors, container, &format!("{field}.lifecycle"), pod.spec);
     }
-}
-
-fn env_from(errors: &mut Vec<FieldError>, source: &Value, field: &str) {
-    let prefix = text(source, "/prefix");
-    if !prefix.is_empty() {
-        report(errors, format!("{field}.prefix"), &json!(prefix), env_name(prefix));
-    }
-    let given: Vec<&str> =
-        ["configMapRef", "secretRef"].into_iter().filter(|k| has(source, &format!("/{k}"))).collect();
-    match given.as_slice() {
-        [] => {
-            let message = "must specify one of: `configMapRef` or `secretRef`";
-            errors.push(FieldError::invalid(field, &json!(""), message));
-        }
-        [one] => match text(source, &format!("/{one}/name")) {
-            "" => errors.push(FieldError::required(format!("{field}.{one}.name"), "")),
-            name => report(errors, format!("{field}.{one}.name"), &json!(name), dns1123_subdomain(name)),
-        },
-        _ => {
-            let message = "may not have more than one field specified at a time";
-            errors.push(FieldError::invalid(field, &json!(""), message));
+    for key in PROBES {
+        if let Some(value) = container.get(key).filter(|v| !v.is_null()) {
+            probe(errors, value, &format!("{field}.{key}"), key == "readinessProbe");
         }
     }
 }
 
-fn mounts(errors: &mut Vec<FieldError>, mounts: &[Value], field: &str, volumes: &HashSet<&str>) {
-    let mut paths = HashSet::new();
-    for (i, mount) in mounts.iter().enumerate() {
+fn restart_policy(errors: &mut Vec<FieldError>, container: &Value, field: &str) {
+    let rules = list(container, "/restartPolicyRules");
+    if has(container, "/restartPolicy") {
+        let policy = text(container, "/restartPolicy");
+        if !RESTART_POLICIES.contains(&policy) {
+            let field = format!("{field}.restartPolicy");
+            errors.push(FieldError::not_supported(field, &json!(policy), &RESTART_POLICIES));
+        }
+    } else if !rules.is_empty() {
+        let message = "must specify restartPolicy when restart rules are used";
+        errors.push(FieldError::required(format!("{field}.restartPolicy"), message));
+    }
+    let field = format!("{field}.restartPolicyRules");
+    if rules.len() > MAX_RESTART_RULES {
+        errors.push(too_many(&field, rules.len(), MAX_RESTART_RULES));
+    }
+    for (i, rule) in rules.iter().enumerate() {
         let field = format!("{field}[{i}]");
-        match text(mount, "/name") {
-            "" => errors.push(FieldError::required(format!("{field}.name"), "")),
-            name if !volumes.contains(name) => {
-                errors.push(FieldError::not_found(format!("{field}.name"), &json!(name)));
-            }
-            _ => {}
+        let action = text(rule, "/action");
+        if action != "Restart" {
+            errors.push(FieldError::not_supported(format!("{field}.action"), &json!(action), &["Restart"]));
         }
-        match text(mount, "/mountPath") {
-            "" => errors.push(FieldError::required(format!("{field}.mountPath"), "")),
-            path if !paths.insert(path) => {
-                errors.push(FieldError::invalid(format!("{field}.mountPath"), &json!(path), "must be unique"));
-            }
-            _ => {}
+        let field = format!("{field}.exitCodes");
+        if !has(rule, "/exitCodes") {
+            errors.push(FieldError::required(field, "must be specified"));
+            continue;
         }
-        for key in ["subPath", "subPathExpr"] {
-            let path = text(mount, &format!("/{key}"));
-            relative_path(errors, path, &format!("{field}.{key}"));
+        let operator = text(rule, "/exitCodes/operator");
+        if !EXIT_CODE_OPERATORS.contains(&operator) {
+            let field = format!("{field}.operator");
+            errors.push(FieldError::not_supported(field, &json!(operator), &EXIT_CODE_OPERATORS));
         }
-        if !text(mount, "/subPath").is_empty() && !text(mount, "/subPathExpr").is_empty() {
-            let value = json!(text(mount, "/subPathExpr"));
-            let message = "subPathExpr and subPath are mutually exclusive";
-            errors.push(FieldError::invalid(format!("{field}.subPathExpr"), &value, message));
+        let codes = list(rule, "/exitCodes/values").len();
+        if codes > MAX_EXIT_CODES {
+            errors.push(too_many(format!("{field}.values"), codes, MAX_EXIT_CODES));
         }
     }
 }
 
-fn resources(errors: &mut Vec<FieldError>, resources: &Value, field: &str) {
-    for kind in ["limits", "requests"] {
-        for (name, value) in entries(resources, &format!("/{kind}")) {
-            let field = format!("{field}.{kind}[{name}]");
-            match qualified_name(name) {
-                Ok(()) if !name.contains('/') && !is_standard(name) => {
-                    let message = "must be a standard resource type or fully qualified";
-                    errors.push(FieldError::invalid(&field, &json!(name), message));
-                }
-                check => report(errors, &field, &json!(name), check),
-            }
-            match quantity(value) {
-                Ok(amount) if amount.is_negative() => {
-                    errors.push(FieldError::invalid(&field, value, NON_NEGATIVE));
-                }
-                check => report(errors, &field, value, check.map(|_| ())),
-            }
-        }
+fn init<'a>(
+    errors: &mut Vec<FieldError>,
+    names: &mut HashSet<&'a str>,
+    container: &'a Value,
+    field: &str,
+    pod: &Context,
+) {
+    common(errors, container, field, pod);
+    let sidecar = text(container, "/restartPolicy") == "Always";
+    if !sidecar && has(container, "/restartPolicy") {
+        restart_policy(errors, container, field);
+    } else if sidecar && !list(container, "/restartPolicyRules").is_empty() {
+        let message = "restartPolicyRules are not allowed for init containers with restart policy Always";
+        errors.push(FieldError::forbidden(format!("{field}.restartPolicyRules"), message));
     }
-    for (name, request) in entries(resources, "/requests") {
-        let limit = resources.get("limits").and_then(|l| l.get(name));
-        if let (Some(Ok(limit)), Ok(amount)) = (limit.map(quantity), quantity(request))
-            && amount > limit
-        {
-            let message = format!("must be less than or equal to {name} limit of {limit}");
-            errors.push(FieldError::invalid(format!("{field}.requests"), request, &message));
-        }
+    if !text(container, "/name").is_empty() {
+        unique(errors, names, container, field);
     }
-}
-
-fn is_standard(resource: &str) -> bool {
-    STANDARD_RESOURCES.contains(&resource) || resource.starts_with("hugepages-")
-}
-
-/// `once`: the probe's first success decides, so that `successThreshold` must be 1.
-fn probe(errors: &mut Vec<FieldError>, probe: &Value, field: &str, once: bool) {
-    handler(errors, probe, field, &["exec", "httpGet", "tcpSocket", "grpc"]);
-    for key in ["initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold"] {
-        if let Some(n) = int(probe, &format!("/{key}")).filter(|n| *n < 0) {
-            errors.push(FieldError::invalid(format!("{field}.{key}"), &json!(n), NON_NEGATIVE));
-        }
-    }
-    if let Some(grace) = int(probe, "/terminationGracePeriodSeconds").filter(|n| *n <= 0) {
-        let field = format!("{field}.terminationGracePeriodSeconds");
-        errors.push(FieldError::invalid(field, &json!(grace), "must be greater than 0"));
-    }
-    if let Some(n) = int(probe, "/successThreshold").filter(|n| once && *n != 1) {
-        errors.push(FieldError::invalid(format!("{field}.successThreshold"), &json!(n), "must be 1"));
-    }
-}
-
-fn handler(errors: &mut Vec<FieldError>, handler: &Value, field: &str, kinds: &[&str]) {
-    let mut given = kinds.iter().filter(|k| has(handler, &format!("/{k}")));
-    let Some(kind) = given.next() else {
-        errors.push(FieldError::required(field, "must specify a handler type"));
+    if sidecar {
+        running(errors, container, field, pod);
         return;
-    };
-    for other in given {
-        errors.push(FieldError::forbidden(format!("{field}.{other}"), "may not specify more than 1 handler type"));
     }
-    let action = handler.get(kind).unwrap_or(&Value::Null);
-    let field = format!("{field}.{kind}");
-    match *kind {
-        "exec" if strings(action, "/command").next().is_none() => {
-            errors.push(FieldError::required(format!("{field}.command"), ""));
+    for key in ["lifecycle"].iter().chain(&PROBES) {
+        if has(container, &format!("/{key}")) {
+            let message = "may not be set for init containers without restartPolicy=Always";
+            errors.push(FieldError::forbidden(format!("{field}.{key}"), message));
         }
-        "httpGet" | "tcpSocket" | "grpc" => {
-            let value = action.get("port").unwrap_or(&Value::Null);
-            let check = match value.as_str() {
-                Some(name) => port_name(name),
-                None => port(value.as_i64().unwrap_or(0)),
-            };
-            report(errors, format!("{field}.port"), value, check);
-            if *kind == "httpGet" {
-                one_of(errors, action, &field, "scheme", &SCHEMES);
+    }
+}
+
+/// `names`: all that are taken, and those of containers that are not ephemeral.
+fn ephemeral<'a>(
+    errors: &mut Vec<FieldError>,
+    (taken, others): (&mut HashSet<&'a str>, &HashSet<&'a str>),
+    container: &'a Value,
+    field: &str,
+    pod: &Context,
+) {
+    common(errors, container, field, pod);
+    trimmed_image(errors, container, field);
+    unique(errors, taken, container, field);
+    let target = text(container, "/targetContainerName");
+    if !target.is_empty() && !others.contains(target) {
+        errors.push(FieldError::not_found(format!("{field}.targetContainerName"), &json!(target)));
+    }
+    for key in NOT_OF_EPHEMERAL {
+        let set = match container.get(key) {
+            None | Some(Value::Null) => false,
+            Some(Value::Array(items)) => !items.is_empty(),
+            Some(Value::Object(_)) if key == "resources" => entries(container, "/resources").any(|(_, v)| !v.is_null()),
+            Some(_) => true,
+        };
+        if set {
+            errors.push(FieldError::forbidden(format!("{field}.{key}"), NOT_EPHEMERAL));
+        }
+    }
+    for (i, mount) in list(container, "/volumeMounts").iter().enumerate() {
+        for key in ["subPath", "subPathExpr"] {
+            if !text(mount, &format!("/{key}")).is_empty() {
+                errors.push(FieldError::forbidden(format!("{field}.volumeMounts[{i}].{key}"), NOT_EPHEMERAL));
             }
         }
-        _ => {}
     }
 }

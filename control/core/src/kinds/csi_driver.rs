@@ -30,7 +30,7 @@ pub fn resource() -> Option<Resource> {
 struct CsiDriver;
 
 impl Strategy for CsiDriver {
-    fn updates_unconditionally(&self) -> bool {
+    fn allows_unconditional_update(&self) -> bool {
         false
     }
     fn default(&self, object: &mut Value) {

@@ -24,7 +24,7 @@ pub fn resource() -> Option<Resource> {
 struct CsiNode;
 
 impl Strategy for CsiNode {
-    fn updates_unconditionally(&self) -> bool {
+    fn allows_unconditional_update(&self) -> bool {
         false
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {

@@ -20,7 +20,7 @@ pub fn resource() -> Option<Resource> {
 struct CsiStorageCapacity;
 
 impl Strategy for CsiStorageCapacity {
-    fn updates_unconditionally(&self) -> bool {
+    fn allows_unconditional_update(&self) -> bool {
         false
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {

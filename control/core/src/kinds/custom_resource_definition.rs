@@ -25,7 +25,7 @@ pub fn resource() -> Option<Resource> {
 struct Definition;
 
 impl Strategy for Definition {
-    fn updates_unconditionally(&self) -> bool {
+    fn allows_unconditional_update(&self) -> bool {
         false
     }
     fn default(&self, object: &mut Value) {

@@ -21,6 +21,18 @@ pub fn resource() -> Option<Resource> {
 
 struct DaemonSet;
 
+const COUNTS: [&str; 9] = [
+    "currentNumberScheduled",
+    "numberMisscheduled",
+    "desiredNumberScheduled",
+    "numberReady",
+    "observedGeneration",
+    "updatedNumberScheduled",
+    "numberAvailable",
+    "numberUnavailable",
+    "collisionCount",
+];
+
 impl Strategy for DaemonSet {
     fn default(&self, object: &mut Value) {
         let Some(spec) = child(object, "spec") else { return };
@@ -53,10 +65,13 @@ impl Strategy for DaemonSet {
         let mut errors = workload::validate(object, "daemonset", "DaemonSet");
         non_negative(&mut errors, at(object, "spec"), "spec", &["revisionHistoryLimit"]);
         update_strategy(&mut errors, at(object, "spec.updateStrategy"));
+        errors.extend(workload::status_counts(object, &COUNTS, &[]));
         errors
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        immutable(new, old, &["spec.selector"])
+        let mut errors = immutable(new, old, &["spec.selector"]);
+        errors.extend(workload::collisions(new, old));
+        errors
     }
     fn columns(&self) -> Vec<Column> {
         let mut columns = vec![

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 
 use super::fields::{amount, at, immutable, non_negative};
 use super::value::{child, has, int, remove, set, set_default, set_default_nonzero, text};
-use super::workload::{self, count, wide_cells, wide_columns};
+use super::workload::{self, collisions, count, status_counts, wide_cells, wide_columns};
 use super::{in_all, names, pod_template, with_scale};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
@@ -19,6 +19,23 @@ pub fn resource() -> Option<Resource> {
 }
 
 struct Deployment;
+
+const COUNTS: [&str; 8] = [
+    "observedGeneration",
+    "replicas",
+    "updatedReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "unavailableReplicas",
+    "terminatingReplicas",
+    "collisionCount",
+];
+const AT_MOST: [(&str, &str, &str); 4] = [
+    ("updatedReplicas", "replicas", "status.replicas"),
+    ("readyReplicas", "replicas", "status.replicas"),
+    ("availableReplicas", "replicas", "status.replicas"),
+    ("availableReplicas", "readyReplicas", "readyReplicas"),
+];
 
 impl Strategy for Deployment {
     /// Labels are no part of the status; the controller writes its annotations with it.
@@ -58,10 +75,13 @@ impl Strategy for Deployment {
             let message = "must be greater than minReadySeconds";
             errors.push(FieldError::invalid("spec.progressDeadlineSeconds", &json!(deadline), message));
         }
+        errors.extend(status_counts(object, &COUNTS, &AT_MOST));
         errors
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        immutable(new, old, &["spec.selector"])
+        let mut errors = immutable(new, old, &["spec.selector"]);
+        errors.extend(collisions(new, old));
+        errors
     }
     /// Annotations count: the controller copies them to ReplicaSets.
     fn bumps_generation(&self, new: &Value, old: &Value) -> bool {

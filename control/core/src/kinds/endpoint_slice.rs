@@ -3,13 +3,13 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::endpoints::shorten;
+use super::endpoints::{reachable, shorten};
 use super::service_ports::endpoint_ports;
-use super::value::{int, items_mut, list, set_default, set_default_nonzero, strings, text};
+use super::value::{has, int, items_mut, list, set_default, set_default_nonzero, strings, text};
 use super::{names, plain};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
-use crate::validate::{IMMUTABLE, dns1123_subdomain, ip, report, too_many};
+use crate::validate::{Check, IMMUTABLE, dns1123_label, dns1123_subdomain, ip, report, too_many};
 
 /// Most endpoints of one slice.
 pub const MAX_ENDPOINTS: usize = 1000;
@@ -55,7 +55,17 @@ impl Strategy for EndpointSlice {
                 _ => {}
             }
             for (j, address) in strings(endpoint, "/addresses").enumerate() {
-                report(&mut errors, format!("{field}[{j}]"), &json!(address), of_type(type_, address));
+                let mut check = of_type(type_, address);
+                if type_ != "FQDN" {
+                    check = check.and_then(|()| reachable(object, address));
+                }
+                report(&mut errors, format!("{field}[{j}]"), &json!(address), check);
+            }
+            for (key, check) in [("hostname", dns1123_label as fn(&str) -> Check), ("nodeName", dns1123_subdomain)] {
+                let name = text(endpoint, &format!("/{key}"));
+                if has(endpoint, &format!("/{key}")) {
+                    report(&mut errors, format!("endpoints[{i}].{key}"), &json!(name), check(name));
+                }
             }
         }
         let ports = list(object, "/ports");
@@ -106,7 +116,15 @@ fn of_type(type_: &str, address: &str) -> Result<(), String> {
             let v6 = address.contains(':');
             if v6 == (type_ == "IPv6") { Ok(()) } else { Err(format!("must be an {type_} address")) }
         }),
-        "FQDN" => dns1123_subdomain(address),
+        "FQDN" => {
+            let name = address.strip_suffix('.').unwrap_or(address);
+            dns1123_subdomain(name)?;
+            if name.contains('.') {
+                Ok(())
+            } else {
+                Err("should be a domain with at least two segments separated by dots".into())
+            }
+        }
         _ => Ok(()),
     }
 }

@@ -8,7 +8,7 @@ use super::value::{int, items_mut, list, set_default_nonzero, text};
 use super::{names, plain};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
-use crate::validate::{ip, report};
+use crate::validate::{Check, dns1123_label, dns1123_subdomain, endpoint_ip, ip, report};
 
 /// How many addresses a table cell names.
 pub(super) const SHOWN: usize = 3;
@@ -21,6 +21,12 @@ pub fn resource() -> Option<Resource> {
 }
 
 struct Endpoints;
+
+/// An endpoint's address, which must not be a special one. On a machine without a network, the API server's own is.
+pub(super) fn reachable(object: &Value, address: &str) -> Check {
+    let (namespace, name) = (text(object, "/metadata/namespace"), text(object, "/metadata/name"));
+    if namespace == "default" && name == "kubernetes" { Ok(()) } else { endpoint_ip(address) }
+}
 
 impl Strategy for Endpoints {
     fn creates_on_update(&self) -> bool {
@@ -44,7 +50,17 @@ impl Strategy for Endpoints {
             for key in ["addresses", "notReadyAddresses"] {
                 for (j, address) in list(subset, &format!("/{key}")).iter().enumerate() {
                     let value = text(address, "/ip");
-                    report(&mut errors, format!("{field}.{key}[{j}].ip"), &json!(value), ip(value));
+                    let item = format!("{field}.{key}[{j}]");
+                    let check = ip(value).and_then(|()| reachable(object, value));
+                    report(&mut errors, format!("{item}.ip"), &json!(value), check);
+                    for (part, rule) in
+                        [("hostname", dns1123_label as fn(&str) -> Check), ("nodeName", dns1123_subdomain)]
+                    {
+                        let name = text(address, &format!("/{part}"));
+                        if !name.is_empty() {
+                            report(&mut errors, format!("{item}.{part}"), &json!(name), rule(name));
+                        }
+                    }
                 }
             }
             errors.extend(endpoint_ports(list(subset, "/ports"), &format!("{field}.ports"), true));

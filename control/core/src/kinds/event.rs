@@ -7,6 +7,7 @@ use super::value::{has, int, text};
 use super::{names, plain};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column, since};
+use crate::validate::{qualified_name, report};
 
 /// Core Events.
 pub fn resource() -> Option<Resource> {
@@ -30,17 +31,55 @@ const FIELDS: [&str; 11] = [
     "type",
 ];
 
+/// Longest `reportingInstance`, `action`, `reason` and `message` in bytes.
+const MAX_WORD_BYTES: usize = 128;
+const MAX_MESSAGE_BYTES: usize = 1024;
+
+/// The rules of a core Event of either group; `reporter` is what the group calls `reportingComponent`.
+pub(super) fn rules(event: &Value, reporter: &str) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let at = |key: &str| text(event, &format!("/{key}"));
+    let (involved, own) = (text(event, "/involvedObject/namespace"), text(event, "/metadata/namespace"));
+    let modern = has(event, "/eventTime");
+    let fits = if involved.is_empty() {
+        own == "default" || modern && own == "kube-system"
+    } else {
+        modern || involved == own
+    };
+    if !fits {
+        let message = "does not match event.namespace";
+        errors.push(FieldError::invalid("involvedObject.namespace", &json!(involved), message));
+    }
+    if !modern {
+        return errors;
+    }
+    let component = at("reportingComponent");
+    if component.is_empty() {
+        errors.push(FieldError::required(reporter, ""));
+    }
+    report(&mut errors, reporter, &json!(component), qualified_name(component));
+    for (key, max) in [
+        ("reportingInstance", MAX_WORD_BYTES),
+        ("action", MAX_WORD_BYTES),
+        ("reason", MAX_WORD_BYTES),
+        ("message", MAX_MESSAGE_BYTES),
+    ] {
+        if at(key).is_empty() && key != "message" {
+            errors.push(FieldError::required(key, ""));
+        }
+        if at(key).len() > max {
+            errors.push(FieldError::invalid(key, &json!(""), &format!("can have at most {max} characters")));
+        }
+    }
+    errors
+}
+
 impl Strategy for Event {
     fn creates_on_update(&self) -> bool {
         true
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let (involved, own) = (text(object, "/involvedObject/namespace"), text(object, "/metadata/namespace"));
-        let matches = if involved.is_empty() { matches!(own, "default" | "kube-system") } else { involved == own };
-        if matches {
-            return Vec::new();
-        }
-        vec![FieldError::invalid("involvedObject.namespace", &json!(involved), "does not match event.namespace")]
+        rules(object, "reportingComponent")
     }
     fn has_generation(&self) -> bool {
         false

@@ -3,7 +3,8 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::value::{has, text};
+use super::fields::immutable;
+use super::value::{has, int, text};
 use super::{event, names, plain};
 use crate::resource::{Resource, Scope, StorageView, Strategy};
 use crate::table::Column;
@@ -29,10 +30,34 @@ const RENAMED: [(&str, &str); 7] = [
     ("deprecatedCount", "count"),
 ];
 
-/// Longest `action` and `reason` in bytes.
-const MAX_WORD_BYTES: usize = 128;
-/// Longest `note` in bytes.
-const MAX_NOTE_BYTES: usize = 1024;
+/// What may not change, under the names of the core group.
+const LASTING: [&str; 13] = [
+    "involvedObject",
+    "reason",
+    "message",
+    "source",
+    "firstTimestamp",
+    "lastTimestamp",
+    "count",
+    "type",
+    "eventTime",
+    "action",
+    "related",
+    "reportingComponent",
+    "reportingInstance",
+];
+
+/// The rules of `series`.
+fn series(object: &Value) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    if has(object, "/series") && int(object, "/series/count").unwrap_or(0) < 2 {
+        errors.push(FieldError::invalid("series.count", &json!(""), "should be at least 2"));
+    }
+    if has(object, "/series") && !has(object, "/series/lastObservedTime") {
+        errors.push(FieldError::required("series.lastObservedTime", ""));
+    }
+    errors
+}
 
 impl Strategy for Event {
     fn creates_on_update(&self) -> bool {
@@ -45,43 +70,36 @@ impl Strategy for Event {
         rename(object, "v1", RENAMED.iter().map(|(here, core)| (*here, *core)))
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = Vec::new();
-        let (regarding, own) = (text(object, "/regarding/namespace"), text(object, "/metadata/namespace"));
-        if !regarding.is_empty() && regarding != own
-            || regarding.is_empty() && !matches!(own, "default" | "kube-system")
-        {
-            let message = "does not match event.namespace";
-            errors.push(FieldError::invalid("regarding.namespace", &json!(regarding), message));
-        }
-        if !has(object, "/eventTime") && !has(object, "/deprecatedFirstTimestamp") {
+        event::rules(&self.to_storage(object.clone()), "reportingController")
+    }
+    /// Upstream reports these, as all rules of events, under the names of the core group.
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        let mut errors = series(object);
+        if !has(object, "/eventTime") {
             errors.push(FieldError::required("eventTime", ""));
         }
-        if !has(object, "/eventTime") {
-            // An event written through the core group: its rules are looser.
-            return errors;
+        let kind = text(object, "/type");
+        if !matches!(kind, "Normal" | "Warning") {
+            errors.push(FieldError::invalid("type", &json!(""), &format!("has invalid value: {kind}")));
         }
-        for (field, max) in [
-            ("reportingController", MAX_WORD_BYTES),
-            ("reportingInstance", MAX_WORD_BYTES),
-            ("action", MAX_WORD_BYTES),
-            ("reason", MAX_WORD_BYTES),
-        ] {
-            let value = text(object, &format!("/{field}"));
-            if value.is_empty() {
-                errors.push(FieldError::required(field, ""));
-            } else if value.len() > max {
-                let message = format!("can have at most {max} characters");
-                errors.push(FieldError::invalid(field, &json!(value), &message));
+        let core = self.to_storage(object.clone());
+        for key in ["firstTimestamp", "lastTimestamp", "count", "source"] {
+            let value = core.get(key).unwrap_or(&Value::Null);
+            if !value.is_null() && *value != 0 && *value != json!({}) {
+                errors.push(FieldError::invalid(key, &json!(""), "needs to be unset"));
             }
         }
-        if text(object, "/note").len() > MAX_NOTE_BYTES {
-            let message = format!("can have at most {MAX_NOTE_BYTES} characters");
-            errors.push(FieldError::invalid("note", &json!(text(object, "/note")), &message));
-        }
-        if !matches!(text(object, "/type"), "Normal" | "Warning") {
-            let message = "has invalid value: must be Normal or Warning";
-            errors.push(FieldError::invalid("type", &json!(text(object, "/type")), message));
-        }
+        errors
+    }
+    fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
+        let mut errors = if new.get("series") == old.get("series") { Vec::new() } else { series(new) };
+        let (new, old) = (self.to_storage(new.clone()), self.to_storage(old.clone()));
+        errors.extend(immutable(&new, &old, &LASTING).into_iter().map(|mut error| {
+            if error.field == "reportingComponent" {
+                error.field = "reportingController".into();
+            }
+            error
+        }));
         errors
     }
     fn has_generation(&self) -> bool {

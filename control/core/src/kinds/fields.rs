@@ -34,6 +34,11 @@ pub(super) fn one_of(errors: &mut Vec<FieldError>, object: &Value, field: &str, 
     }
 }
 
+/// Refuses a text.
+pub(super) fn invalid(errors: &mut Vec<FieldError>, field: &str, value: &str, message: &str) {
+    errors.push(FieldError::invalid(field, &json!(value), message));
+}
+
 /// The texts at `keys` of `object`, which stands at `field`, must not be empty.
 pub(super) fn required(errors: &mut Vec<FieldError>, object: &Value, field: &str, keys: &[&str]) {
     for key in keys {

@@ -17,11 +17,8 @@ pub fn resource() -> Option<Resource> {
 struct Lease;
 
 impl Strategy for Lease {
-    fn updates_unconditionally(&self) -> bool {
+    fn allows_unconditional_update(&self) -> bool {
         false
-    }
-    fn creates_on_update(&self) -> bool {
-        true
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();

@@ -7,6 +7,8 @@ mod api_service;
 pub mod certificate_signing_request;
 pub mod component_status;
 mod config_map;
+mod container_env;
+mod container_mounts;
 mod container_validation;
 mod controller_revision;
 mod cron_job;
@@ -39,10 +41,18 @@ mod node;
 mod persistent_volume;
 mod persistent_volume_claim;
 pub mod pod;
+mod pod_affinity;
+mod pod_annotations;
 mod pod_columns;
 mod pod_defaults;
 mod pod_disruption_budget;
+mod pod_network;
+mod pod_os;
 mod pod_parts;
+mod pod_probes;
+mod pod_projected;
+mod pod_resources;
+mod pod_security;
 mod pod_template;
 mod pod_update;
 mod pod_validation;
@@ -63,11 +73,14 @@ mod service;
 mod service_account;
 mod service_cidr;
 mod service_ports;
+mod service_rules;
 mod stateful_set;
 mod storage_class;
 pub(crate) mod value;
 mod volume_attachment;
 mod volume_attributes_class;
+mod volume_defaults;
+mod volume_sources;
 mod webhook_configuration;
 mod workload;
 
@@ -161,7 +174,11 @@ pub fn builtin() -> Registry {
 /// A resource known from its schema alone: generic rules, Name and Age columns.
 pub fn from_schema(names: Names, subresources: Subresources, schema: Arc<Schema>) -> Resource {
     struct Generic;
-    impl Strategy for Generic {}
+    impl Strategy for Generic {
+        fn allows_unconditional_update(&self) -> bool {
+            false
+        }
+    }
     Resource { names, subresources, schema, strategy: Box::new(Generic), storage: None }
 }
 

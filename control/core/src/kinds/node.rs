@@ -5,15 +5,16 @@ use std::collections::BTreeSet;
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
+use super::pod_resources::is_whole;
+use super::pod_validation::EFFECTS;
 use super::value::{entries, flag, has, list, set, strings, text};
 use super::{names, with_status};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
-use crate::validate::{label_value, qualified_name, report};
+use crate::validate::{NON_NEGATIVE, cidr, label_value, qualified_name, quantity, report};
 
 const ROLE_PREFIX: &str = "node-role.kubernetes.io/";
 const ROLE_LABEL: &str = "kubernetes.io/role";
-const TAINT_EFFECTS: [&str; 3] = ["NoExecute", "NoSchedule", "PreferNoSchedule"];
 
 /// Nodes.
 pub fn resource() -> Option<Resource> {
@@ -23,10 +24,6 @@ pub fn resource() -> Option<Resource> {
 struct Node;
 
 impl Strategy for Node {
-    /// Nodes register themselves with their capacity.
-    fn keeps_new_status(&self) -> bool {
-        true
-    }
     fn default(&self, object: &mut Value) {
         super::value::child(object, "spec");
         if has(object, "/status/capacity")
@@ -41,23 +38,41 @@ impl Strategy for Node {
         let mut errors = Vec::new();
         let mut seen = BTreeSet::new();
         for (i, taint) in list(object, "/spec/taints").iter().enumerate() {
-            let field = format!("spec.taints[{i}]");
+            // Upstream reports them so.
+            let field = format!("metadata.taints[{i}]");
             let (key, value, effect) = (text(taint, "/key"), text(taint, "/value"), text(taint, "/effect"));
             report(&mut errors, format!("{field}.key"), &json!(key), qualified_name(key));
             report(&mut errors, format!("{field}.value"), &json!(value), label_value(value));
             if effect.is_empty() {
                 errors.push(FieldError::required(format!("{field}.effect"), ""));
-            } else if !TAINT_EFFECTS.contains(&effect) {
-                errors.push(FieldError::not_supported(format!("{field}.effect"), &json!(effect), &TAINT_EFFECTS));
+            } else if !EFFECTS.contains(&effect) {
+                errors.push(FieldError::not_supported(format!("{field}.effect"), &json!(effect), &EFFECTS));
             }
             if !seen.insert((key, effect)) {
-                errors.push(FieldError::duplicate(&field, taint));
+                let mut error = FieldError::duplicate(&field, taint);
+                error.message.push_str(": taints must be unique by key and effect pair");
+                errors.push(error);
             }
         }
+        resources(&mut errors, object);
         let cidrs: Vec<&str> = strings(object, "/spec/podCIDRs").collect();
         if cidrs.first().is_some_and(|first| *first != text(object, "/spec/podCIDR")) {
             let message = "must contain the podCIDR as its first entry";
             errors.push(FieldError::invalid("spec.podCIDRs", &json!(cidrs), message));
+        }
+        for (i, range) in cidrs.iter().enumerate() {
+            report(&mut errors, format!("spec.podCIDRs[{i}]"), &json!(range), cidr(range).map(|_| ()));
+        }
+        let families: BTreeSet<bool> = cidrs.iter().map(|range| range.contains(':')).collect();
+        if cidrs.len() > families.len() {
+            let message = "may specify no more than one CIDR for each IP family";
+            errors.push(FieldError::invalid("spec.podCIDRs", &json!(cidrs), message));
+        }
+        let mut addresses = BTreeSet::new();
+        for (i, address) in list(object, "/status/addresses").iter().enumerate() {
+            if !addresses.insert((text(address, "/type"), text(address, "/address"))) {
+                errors.push(FieldError::duplicate(format!("status.addresses[{i}]"), address));
+            }
         }
         errors
     }
@@ -80,6 +95,9 @@ impl Strategy for Node {
     }
     fn prepare_create(&self, object: &mut Value) {
         sync_cidrs(object);
+    }
+    fn keeps_status(&self) -> bool {
+        true
     }
     fn prepare_update(&self, new: &mut Value, _old: &Value) {
         sync_cidrs(new);
@@ -124,6 +142,24 @@ impl Strategy for Node {
     }
     fn field_names(&self) -> &'static [&'static str] {
         &["spec.unschedulable"]
+    }
+}
+
+/// The rules of what the node has and can give.
+fn resources(errors: &mut Vec<FieldError>, object: &Value) {
+    for kind in ["capacity", "allocatable"] {
+        for (name, value) in entries(object, &format!("/status/{kind}")) {
+            let field = format!("status.{kind}.{name}");
+            match quantity(value) {
+                Ok(amount) if amount.is_negative() => {
+                    errors.push(FieldError::invalid(field, &json!(amount.to_string()), NON_NEGATIVE));
+                }
+                Ok(amount) if is_whole(name) && amount.milli() % 1000 != 0 => {
+                    errors.push(FieldError::invalid(field, &json!(amount.to_string()), "must be an integer"));
+                }
+                check => report(errors, field, value, check.map(|_| ())),
+            }
+        }
     }
 }
 

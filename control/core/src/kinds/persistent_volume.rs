@@ -4,9 +4,12 @@ use copepod_api::FieldError;
 use serde_json::{Value, json};
 
 use super::fields::{at, object_name, one_of, required, same};
-use super::persistent_volume_claim::or_unset;
+use super::persistent_volume_claim::{or_unset, volume_mode};
+use super::pod_affinity::node_selector;
+use super::pod_volumes::{host_path, no_backsteps};
 use super::value::{child, entries, has, remove, set, set_default, set_default_nonzero, strings, text};
 use super::{names, with_status};
+use super::{volume_defaults, volume_sources};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
 use crate::validate::{IMMUTABLE, quantity, report};
@@ -25,6 +28,32 @@ const PLAIN_FIELDS: [&str; 9] = [
     "volumeMode",
 ];
 
+/// Types of volumes, in the order in which upstream looks for them: the first that is there counts.
+const TYPES: [&str; 22] = [
+    "gcePersistentDisk",
+    "awsElasticBlockStore",
+    "hostPath",
+    "glusterfs",
+    "nfs",
+    "rbd",
+    "quobyte",
+    "cephfs",
+    "iscsi",
+    "cinder",
+    "fc",
+    "flocker",
+    "flexVolume",
+    "azureFile",
+    "vsphereVolume",
+    "photonPersistentDisk",
+    "portworxVolume",
+    "azureDisk",
+    "scaleIO",
+    "local",
+    "storageos",
+    "csi",
+];
+
 /// PersistentVolumes.
 pub fn resource() -> Option<Resource> {
     let names = names("v1", "persistentvolumes", "PersistentVolume", &["pv"], Scope::Cluster);
@@ -41,9 +70,7 @@ impl Strategy for PersistentVolume {
         let Some(spec) = child(object, "spec") else { return };
         set_default_nonzero(spec, "persistentVolumeReclaimPolicy", "Retain");
         set_default(spec, "volumeMode", "Filesystem");
-        if let Some(path) = spec.get_mut("hostPath") {
-            set_default(path, "type", "");
-        }
+        volume_defaults::sources(spec);
     }
     /// The phase is as old as the volume.
     fn prepare_create(&self, object: &mut Value) {
@@ -54,7 +81,7 @@ impl Strategy for PersistentVolume {
         }
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        spec(at(object, "spec"))
+        spec(at(object, "spec"), text(object, "/metadata/name"))
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         let mut errors = Vec::new();
@@ -113,19 +140,19 @@ impl Strategy for PersistentVolume {
     }
 }
 
-/// Rules of `accessModes` in the spec of a volume or claim; `detail` is for a spec without any.
-pub(super) fn access_modes(errors: &mut Vec<FieldError>, spec: &Value, detail: &str) {
-    const FIELD: &str = "spec.accessModes";
+/// Rules of `accessModes` in the spec of a volume or claim at `field`; `detail` is for a spec without any.
+pub(super) fn access_modes(errors: &mut Vec<FieldError>, spec: &Value, field: &str, detail: &str) {
+    let field = &format!("{field}.accessModes");
     let modes: Vec<&str> = strings(spec, "/accessModes").collect();
     if modes.is_empty() {
-        errors.push(FieldError::required(FIELD, detail));
+        errors.push(FieldError::required(field, detail));
     }
     for mode in modes.iter().filter(|m| !ACCESS_MODES.contains(m)) {
-        errors.push(FieldError::not_supported(FIELD, &json!(mode), &ACCESS_MODES));
+        errors.push(FieldError::not_supported(field, &json!(mode), &ACCESS_MODES));
     }
     let alone = |m: &&str| *m == "ReadWriteOncePod";
     if modes.iter().any(alone) && modes.iter().any(|m| !alone(m) && ACCESS_MODES.contains(m)) {
-        errors.push(FieldError::forbidden(FIELD, "may not use ReadWriteOncePod with other access modes"));
+        errors.push(FieldError::forbidden(field, "may not use ReadWriteOncePod with other access modes"));
     }
 }
 
@@ -156,20 +183,22 @@ pub(super) fn volume_class_update(errors: &mut Vec<FieldError>, new: &Value, old
     }
 }
 
-fn spec(spec: &Value) -> Vec<FieldError> {
+fn spec(spec: &Value, name: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    access_modes(&mut errors, spec, "");
+    access_modes(&mut errors, spec, "spec", "");
     capacity(&mut errors, at(spec, "capacity"));
     let policies = ["Delete", "Recycle", "Retain"];
     one_of(&mut errors, spec, "spec", "persistentVolumeReclaimPolicy", &policies);
-    if has(spec, "/nodeAffinity") && !has(spec, "/nodeAffinity/required") {
+    if has(spec, "/nodeAffinity/required") {
+        node_selector(&mut errors, at(spec, "nodeAffinity.required"), "spec.nodeAffinity.required");
+    } else if has(spec, "/nodeAffinity") {
         let message = "must specify required node constraints";
         errors.push(FieldError::required("spec.nodeAffinity.required", message));
     }
-    let mut sources = entries(spec, "").filter(|(key, v)| !PLAIN_FIELDS.contains(&key.as_str()) && !v.is_null());
+    let mut sources = TYPES.iter().filter_map(|kind| Some((*kind, spec.get(kind).filter(|s| !s.is_null())?)));
     match sources.next() {
         None => errors.push(FieldError::required("spec", "must specify a volume type")),
-        Some((kind, source)) => volume_source(&mut errors, kind, source, spec),
+        Some(source) => volume_source(&mut errors, source, spec, name),
     }
     for (kind, _) in sources {
         errors.push(FieldError::forbidden(format!("spec.{kind}"), "may not specify more than 1 volume type"));
@@ -179,7 +208,10 @@ fn spec(spec: &Value) -> Vec<FieldError> {
         errors.push(FieldError::forbidden("spec.persistentVolumeReclaimPolicy", message));
     }
     object_name(&mut errors, spec, "spec", "storageClassName");
-    one_of(&mut errors, spec, "spec", "volumeMode", &["Block", "Filesystem"]);
+    volume_mode(&mut errors, spec, "spec");
+    if spec.get("volumeAttributesClassName") == Some(&json!("")) {
+        errors.push(FieldError::required("spec.volumeAttributesClassName", "an empty string is disallowed"));
+    }
     object_name(&mut errors, spec, "spec", "volumeAttributesClassName");
     if has(spec, "/volumeAttributesClassName") && !has(spec, "/csi") {
         errors.push(FieldError::required("spec.csi", "has to be specified when using volumeAttributesClassName"));
@@ -206,27 +238,18 @@ fn capacity(errors: &mut Vec<FieldError>, capacity: &Value) {
     }
 }
 
-fn volume_source(errors: &mut Vec<FieldError>, kind: &str, source: &Value, spec: &Value) {
+fn volume_source(errors: &mut Vec<FieldError>, (kind, source): (&str, &Value), spec: &Value, name: &str) {
     let field = format!("spec.{kind}");
-    let needed: &[&str] = match kind {
-        "hostPath" | "local" => &["path"],
-        "nfs" => &["server", "path"],
-        "csi" => &["driver", "volumeHandle"],
-        _ => &[],
-    };
-    required(errors, source, &field, needed);
-    let path = text(source, "/path");
-    if matches!(kind, "hostPath" | "local") && path.split('/').any(|part| part == "..") {
-        errors.push(FieldError::invalid(format!("{field}.path"), &json!(path), "must not contain '..'"));
-    }
-    if kind == "nfs" && !path.is_empty() && !path.starts_with('/') {
-        errors.push(FieldError::invalid(format!("{field}.path"), &json!(path), "must be an absolute path"));
-    }
-    if kind == "csi" {
-        object_name(errors, source, &field, "driver");
-    }
-    if kind == "local" && !has(spec, "/nodeAffinity") {
-        errors.push(FieldError::required("spec.nodeAffinity", "Local volume requires node affinity"));
+    match kind {
+        "hostPath" => host_path(errors, source, &field),
+        "local" => {
+            required(errors, source, &field, &["path"]);
+            no_backsteps(errors, text(source, "/path"), &format!("{field}.path"));
+            if !has(spec, "/nodeAffinity") {
+                errors.push(FieldError::required("spec.nodeAffinity", "Local volume requires node affinity"));
+            }
+        }
+        _ => volume_sources::validate(errors, (kind, source), (name, "spec"), true),
     }
 }
 

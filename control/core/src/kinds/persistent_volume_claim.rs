@@ -3,18 +3,18 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::fields::{amounts, at, object_name, one_of, required, same};
+use super::fields::{amounts, at, object_name, required, same};
 use super::persistent_volume::{access_modes, modes_cell, storage_class, volume_class_update};
 use super::value::{child, has, remove, set, set_default, set_default_nonzero, text};
 use super::workload::label_selector;
 use super::{names, with_status};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
-use crate::validate::{IMMUTABLE, quantity, report};
+use crate::validate::{IMMUTABLE, dns1123_label, quantity, report};
 
 const IMMUTABLE_SPEC: &str =
     "spec is immutable after creation except resources.requests and volumeAttributesClassName for bound claims";
-const STORAGE: &str = "spec.resources[storage]";
+const VOLUME_MODES: [&str; 2] = ["Block", "Filesystem"];
 
 /// PersistentVolumeClaims.
 pub fn resource() -> Option<Resource> {
@@ -40,7 +40,7 @@ impl Strategy for PersistentVolumeClaim {
         }
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let mut errors = spec(at(object, "spec"));
+        let mut errors = claim_spec(at(object, "spec"), "spec");
         amounts(&mut errors, at(object, "status.capacity"), "status.capacity");
         errors
     }
@@ -135,29 +135,51 @@ fn sync_sources(spec: &mut Value) {
     }
 }
 
-fn spec(spec: &Value) -> Vec<FieldError> {
+/// The rules of a claim's spec at `field`, in a claim or in the template of one.
+pub(super) fn claim_spec(spec: &Value, field: &str) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    access_modes(&mut errors, spec, "at least 1 access mode is required");
+    access_modes(&mut errors, spec, field, "at least 1 access mode is required");
     if has(spec, "/selector") {
-        errors.extend(label_selector(at(spec, "selector"), "spec.selector"));
+        errors.extend(label_selector(at(spec, "selector"), &format!("{field}.selector")));
     }
-    let storage = at(spec, "resources.requests.storage");
+    let (storage, storage_field) = (at(spec, "resources.requests.storage"), format!("{field}.resources[storage]"));
     match quantity(storage) {
-        _ if storage.is_null() => errors.push(FieldError::required(STORAGE, "")),
+        _ if storage.is_null() => errors.push(FieldError::required(storage_field, "")),
         Ok(size) if size.is_zero() || size.is_negative() => {
-            errors.push(FieldError::invalid(STORAGE, storage, "must be greater than zero"));
+            errors.push(FieldError::invalid(storage_field, storage, "must be greater than zero"));
         }
-        check => report(&mut errors, STORAGE, storage, check.map(|_| ())),
+        check => report(&mut errors, storage_field, storage, check.map(|_| ())),
     }
-    object_name(&mut errors, spec, "spec", "storageClassName");
-    one_of(&mut errors, spec, "spec", "volumeMode", &["Block", "Filesystem"]);
+    object_name(&mut errors, spec, field, "storageClassName");
+    volume_mode(&mut errors, spec, field);
     for key in ["dataSource", "dataSourceRef"] {
         if has(spec, &format!("/{key}")) {
-            data_source(&mut errors, at(spec, key), &format!("spec.{key}"));
+            data_source(&mut errors, at(spec, key), &format!("{field}.{key}"));
         }
     }
-    object_name(&mut errors, spec, "spec", "volumeAttributesClassName");
+    let (source, reference) = (at(spec, "dataSource"), at(spec, "dataSourceRef"));
+    let message = if source.is_null() || reference.is_null() {
+        ""
+    } else if !text(reference, "/namespace").is_empty() {
+        "may not be specified when dataSourceRef.namespace is specified"
+    } else if ["apiGroup", "kind", "name"].iter().any(|key| source.get(key) != reference.get(key)) {
+        "must match dataSourceRef"
+    } else {
+        ""
+    };
+    if !message.is_empty() {
+        errors.push(FieldError::invalid(field, &json!({}), message));
+    }
+    object_name(&mut errors, spec, field, "volumeAttributesClassName");
     errors
+}
+
+/// The rules of the `volumeMode` in the spec of a volume or claim at `field`.
+pub(super) fn volume_mode(errors: &mut Vec<FieldError>, spec: &Value, field: &str) {
+    let mode = text(spec, "/volumeMode");
+    if has(spec, "/volumeMode") && !VOLUME_MODES.contains(&mode) {
+        errors.push(FieldError::not_supported(format!("{field}.volumeMode"), &json!(mode), &VOLUME_MODES));
+    }
 }
 
 fn data_source(errors: &mut Vec<FieldError>, source: &Value, field: &str) {
@@ -168,6 +190,10 @@ fn data_source(errors: &mut Vec<FieldError>, source: &Value, field: &str) {
         errors.push(FieldError::invalid(field, &json!(kind), message));
     }
     object_name(errors, source, field, "apiGroup");
+    let namespace = text(source, "/namespace");
+    if !namespace.is_empty() {
+        report(errors, format!("{field}.namespace"), &json!(namespace), dns1123_label(namespace));
+    }
 }
 
 /// The part of a claim's spec that may not change from `old` on.

@@ -20,7 +20,7 @@ pub fn resource() -> Option<Resource> {
 
 struct Pod;
 
-const FIELDS: [&str; 8] = [
+const FIELDS: [&str; 9] = [
     "spec.nodeName",
     "status.phase",
     "spec.restartPolicy",
@@ -28,6 +28,7 @@ const FIELDS: [&str; 8] = [
     "spec.serviceAccountName",
     "spec.hostNetwork",
     "status.podIP",
+    "status.podIPs",
     "status.nominatedNodeName",
 ];
 
@@ -44,8 +45,23 @@ impl Strategy for Pod {
         }
         let qos = qos_class(object);
         set(object, "status", json!({"phase": "Pending", "qosClass": qos}));
+        if !list(object, "/spec/schedulingGates").is_empty()
+            && let Some(status) = child(object, "status")
+        {
+            let condition = json!({"type": "PodScheduled", "status": "False", "reason": "SchedulingGated",
+                "message": "Scheduling is blocked due to non-empty scheduling gates"});
+            set(status, "conditions", json!([condition]));
+        }
     }
     fn prepare_status_update(&self, new: &mut Value, old: &Value) {
+        // Of the two forms of the pod's addresses, the old one counts where they differ.
+        let address = text(new, "/status/podIP").to_string();
+        if !address.is_empty()
+            && list(new, "/status/podIPs").first().is_none_or(|first| text(first, "/ip") != address)
+            && let Some(status) = child(new, "status")
+        {
+            set(status, "podIPs", json!([{"ip": address}]));
+        }
         let qos = text(old, "/status/qosClass");
         let qos = if qos.is_empty() { qos_class(old) } else { qos };
         if let Some(status) = child(new, "status") {
@@ -53,8 +69,10 @@ impl Strategy for Pod {
         }
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        let spec = object.get("spec").unwrap_or(&Value::Null);
-        pod_validation::pod_spec(spec, "spec")
+        pod_validation::pod(object)
+    }
+    fn validate_create(&self, object: &Value) -> Vec<FieldError> {
+        pod_validation::new_pod(object)
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         pod_update::validate(new, old)
@@ -71,6 +89,10 @@ impl Strategy for Pod {
     fn fields(&self, object: &Value) -> Vec<(&'static str, String)> {
         let value = |field: &&'static str| match *field {
             "spec.hostNetwork" => flag(object, "/spec/hostNetwork").to_string(),
+            "status.podIPs" => {
+                let addresses = list(object, "/status/podIPs").iter().map(|item| text(item, "/ip"));
+                addresses.collect::<Vec<_>>().join(",")
+            }
             field => text(object, &format!("/{}", field.replace('.', "/"))).to_string(),
         };
         FIELDS.iter().map(|field| (*field, value(field))).collect()
@@ -84,7 +106,9 @@ impl Strategy for Pod {
         if ended || text(object, "/spec/nodeName").is_empty() {
             return Some(0);
         }
-        Some(int(object, "/spec/terminationGracePeriodSeconds").unwrap_or(DEFAULT_GRACE_SECONDS))
+        let grace = int(object, "/spec/terminationGracePeriodSeconds").unwrap_or(DEFAULT_GRACE_SECONDS);
+        // A pod may have a negative grace, which means one second.
+        Some(if grace < 0 { 1 } else { grace })
     }
     fn validate_name(&self, name: &str) -> validate::Check {
         validate::dns1123_subdomain(name)

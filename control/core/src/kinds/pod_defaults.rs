@@ -3,11 +3,8 @@
 use serde_json::{Value, json};
 
 use super::value::{child, entries, flag, has, items_mut, list, set, set_default, set_default_nonzero, text};
+use super::volume_defaults;
 
-/// Mode of files in configMap, secret, downwardAPI and projected volumes: 0644.
-const FILE_MODE: i64 = 0o644;
-/// Lifetime of projected service account tokens in seconds.
-const TOKEN_SECONDS: i64 = 3600;
 /// Where every container list of a pod spec is.
 pub(super) const CONTAINER_LISTS: [&str; 3] = ["containers", "initContainers", "ephemeralContainers"];
 
@@ -34,7 +31,7 @@ pub(super) fn pod_spec(spec: &mut Value) {
         }
     }
     for item in items_mut(spec, "/volumes") {
-        volume(item);
+        volume_defaults::volume(item);
     }
 }
 
@@ -81,6 +78,9 @@ fn container(container: &mut Value, host_network: bool) {
         if let Some(field) = variable.pointer_mut("/valueFrom/fieldRef") {
             set_default_nonzero(field, "apiVersion", "v1");
         }
+        if let Some(file) = variable.pointer_mut("/valueFrom/fileKeyRef") {
+            set_default(file, "optional", false);
+        }
     }
     for key in ["livenessProbe", "readinessProbe", "startupProbe"] {
         if let Some(probe) = container.get_mut(key).filter(|p| p.is_object()) {
@@ -116,35 +116,6 @@ pub(super) fn is_latest(image: &str) -> bool {
     match last.split_once(':') {
         Some((_, tag)) => tag == "latest",
         None => digest.is_empty(),
-    }
-}
-
-fn volume(volume: &mut Value) {
-    let has_source = entries(volume, "").any(|(key, value)| key != "name" && !value.is_null());
-    if !has_source {
-        set(volume, "emptyDir", json!({}));
-    }
-    for key in ["configMap", "secret", "downwardAPI", "projected"] {
-        if let Some(source) = volume.get_mut(key).filter(|s| s.is_object()) {
-            set_default(source, "defaultMode", FILE_MODE);
-        }
-    }
-    if let Some(source) = volume.get_mut("hostPath") {
-        set_default(source, "type", "");
-    }
-    let downward = |source: &mut Value| {
-        for item in items_mut(source, "/items") {
-            if let Some(field) = item.get_mut("fieldRef") {
-                set_default_nonzero(field, "apiVersion", "v1");
-            }
-        }
-    };
-    volume.get_mut("downwardAPI").map(downward);
-    for source in items_mut(volume, "/projected/sources") {
-        source.get_mut("downwardAPI").map(downward);
-        if let Some(token) = source.get_mut("serviceAccountToken") {
-            set_default(token, "expirationSeconds", TOKEN_SECONDS);
-        }
     }
 }
 

@@ -21,7 +21,7 @@ pub fn resource() -> Option<Resource> {
 struct PodDisruptionBudget;
 
 impl Strategy for PodDisruptionBudget {
-    fn updates_unconditionally(&self) -> bool {
+    fn allows_unconditional_update(&self) -> bool {
         false
     }
     fn prepare_create(&self, object: &mut Value) {

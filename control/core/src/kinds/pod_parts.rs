@@ -87,7 +87,7 @@ pub fn changed_resources(new: &Value, old: &Value) -> Result<Value, Vec<FieldErr
 }
 
 fn finish(changed: Value, mut errors: Vec<FieldError>) -> Result<Value, Vec<FieldError>> {
-    errors.extend(pod_validation::pod_spec(changed.get("spec").unwrap_or(&Value::Null), "spec"));
+    errors.extend(pod_validation::pod(&changed));
     if errors.is_empty() { Ok(changed) } else { Err(errors) }
 }
 

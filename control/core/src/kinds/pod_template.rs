@@ -4,9 +4,9 @@ use copepod_api::FieldError;
 use serde_json::{Value, json};
 
 use super::fields::at;
-use super::value::{child, has, text};
+use super::value::{child, has, list, text};
 use super::workload::{container_cells, format_labels};
-use super::{names, plain, pod_defaults, pod_validation};
+use super::{names, plain, pod_annotations, pod_defaults, pod_validation};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
 use crate::validate;
@@ -52,7 +52,13 @@ pub(super) fn validate(template: &Value, field: &str) -> Vec<FieldError> {
     let mut errors = validate::labels(at(template, "metadata.labels"), &format!("{field}.metadata.labels"));
     let annotations = at(template, "metadata.annotations");
     errors.extend(validate::annotations(annotations, &format!("{field}.metadata.annotations")));
-    errors.extend(pod_validation::pod_spec(at(template, "spec"), &format!("{field}.spec")));
+    let spec = at(template, "spec");
+    errors.extend(pod_annotations::validate(annotations, spec, &format!("{field}.metadata.annotations")));
+    errors.extend(pod_validation::pod_spec(spec, &format!("{field}.spec"), None));
+    if !list(spec, "/ephemeralContainers").is_empty() {
+        let message = "ephemeral containers not allowed in pod template";
+        errors.push(FieldError::forbidden(format!("{field}.spec.ephemeralContainers"), message));
+    }
     errors
 }
 

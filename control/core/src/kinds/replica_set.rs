@@ -18,6 +18,23 @@ pub fn resource() -> Option<Resource> {
 
 struct ReplicaSet;
 
+/// Counts in the status of a ReplicaSet or ReplicationController.
+pub(super) const COUNTS: [&str; 6] = [
+    "replicas",
+    "fullyLabeledReplicas",
+    "readyReplicas",
+    "availableReplicas",
+    "terminatingReplicas",
+    "observedGeneration",
+];
+/// Which of them are at most which.
+pub(super) const AT_MOST: [(&str, &str, &str); 4] = [
+    ("fullyLabeledReplicas", "replicas", "status.replicas"),
+    ("readyReplicas", "replicas", "status.replicas"),
+    ("availableReplicas", "replicas", "status.replicas"),
+    ("availableReplicas", "readyReplicas", "readyReplicas"),
+];
+
 impl Strategy for ReplicaSet {
     fn default(&self, object: &mut Value) {
         let Some(spec) = child(object, "spec") else { return };
@@ -28,7 +45,9 @@ impl Strategy for ReplicaSet {
         set(object, "status", json!({"replicas": 0}));
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        workload::validate(object, "replica set", "ReplicaSet")
+        let mut errors = workload::validate(object, "replica set", "ReplicaSet");
+        errors.extend(workload::status_counts(object, &COUNTS, &AT_MOST));
+        errors
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
         immutable(new, old, &["spec.selector"])

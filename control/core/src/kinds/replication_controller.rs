@@ -4,8 +4,11 @@ use copepod_api::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
 use super::fields::{at, non_negative};
+use super::replica_set::{AT_MOST, COUNTS};
 use super::value::{child, int, set, set_default};
-use super::workload::{container_cells, count, format_labels, label_map, matches_template, wide_columns};
+use super::workload::{
+    container_cells, count, format_labels, label_map, matches_template, status_counts, wide_columns,
+};
 use super::{in_all, names, pod_template, with_scale};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
@@ -50,6 +53,7 @@ impl Strategy for ReplicationController {
         matches_template(&mut errors, object, &LabelSelector::from_labels(&selector));
         let template = at(object, "spec.template");
         errors.extend(pod_template::validate_always(template, "spec.template", "ReplicationController"));
+        errors.extend(status_counts(object, &COUNTS, &AT_MOST));
         errors
     }
     fn orphans_by_default(&self) -> bool {

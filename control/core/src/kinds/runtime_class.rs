@@ -20,7 +20,7 @@ pub fn resource() -> Option<Resource> {
 struct RuntimeClass;
 
 impl Strategy for RuntimeClass {
-    fn updates_unconditionally(&self) -> bool {
+    fn allows_unconditional_update(&self) -> bool {
         false
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {

@@ -3,22 +3,17 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::service_ports::service_ports;
 use super::value::{
     child, entries, has, int, items_mut, list, remove, set, set_default, set_default_nonzero, strings, text,
 };
 use super::workload::format_labels;
-use super::{in_all, names, with_status};
+use super::{in_all, names, service_rules, with_status};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
-use crate::validate::{self, Check, dns1123_subdomain, ip, label_value, qualified_name, report};
+use crate::validate::{self, Check, IMMUTABLE};
 
-const TYPES: [&str; 4] = ["ClusterIP", "ExternalName", "LoadBalancer", "NodePort"];
-const AFFINITIES: [&str; 2] = ["ClientIP", "None"];
-const POLICIES: [&str; 2] = ["Cluster", "Local"];
 /// Seconds for which a client stays with its pod under `sessionAffinity: ClientIP`.
 const AFFINITY_SECONDS: i64 = 10_800;
-const MAX_AFFINITY_SECONDS: i64 = 86_400;
 
 /// Services.
 pub fn resource() -> Option<Resource> {
@@ -28,11 +23,33 @@ pub fn resource() -> Option<Resource> {
 
 struct Service;
 
-fn type_of(service: &Value) -> &str {
+/// The Service's type.
+pub(super) fn type_of(service: &Value) -> &str {
     text(service, "/spec/type")
 }
-fn is_external_name(service: &Value) -> bool {
+/// Whether it is a name for something outside.
+pub(super) fn is_external_name(service: &Value) -> bool {
     type_of(service) == "ExternalName"
+}
+/// Whether it has no address of its own.
+pub(super) fn is_headless(service: &Value) -> bool {
+    text(service, "/spec/clusterIP") == "None"
+}
+/// Whether no selector picks its endpoints.
+pub(super) fn picks_itself(service: &Value) -> bool {
+    entries(service, "/spec/selector").next().is_none()
+}
+/// Whether a Service with this spec can be reached from outside.
+pub(super) fn externally_reached(spec: &Value) -> bool {
+    match text(spec, "/type") {
+        "LoadBalancer" | "NodePort" => true,
+        "ClusterIP" => !list(spec, "/externalIPs").is_empty(),
+        _ => false,
+    }
+}
+/// Whether a Service with this spec has a port where a load balancer asks for its health.
+pub(super) fn needs_health_check(spec: &Value) -> bool {
+    text(spec, "/type") == "LoadBalancer" && text(spec, "/externalTrafficPolicy") == "Local"
 }
 fn has_node_ports(service: &Value) -> bool {
     matches!(type_of(service), "NodePort" | "LoadBalancer")
@@ -46,51 +63,71 @@ impl Strategy for Service {
         let Some(spec) = child(object, "spec") else { return };
         set_default_nonzero(spec, "sessionAffinity", "None");
         set_default_nonzero(spec, "type", "ClusterIP");
-        if text(spec, "/sessionAffinity") == "ClientIP"
-            && let Some(client) = child(spec, "sessionAffinityConfig").and_then(|c| child(c, "clientIP"))
+        if text(spec, "/sessionAffinity") == "None" {
+            remove(spec, "", "sessionAffinityConfig");
+        }
+        if text(spec, "/sessionAffinity") == "ClientIP" && !has(spec, "/sessionAffinityConfig/clientIP/timeoutSeconds")
         {
-            set_default(client, "timeoutSeconds", AFFINITY_SECONDS);
+            set(spec, "sessionAffinityConfig", json!({"clientIP": {"timeoutSeconds": AFFINITY_SECONDS}}));
         }
         for port in items_mut(spec, "/ports") {
             set_default_nonzero(port, "protocol", "TCP");
             let number = port.get("port").cloned().unwrap_or_default();
             set_default_nonzero(port, "targetPort", number);
         }
-        let type_ = text(spec, "/type").to_string();
-        if matches!(type_.as_str(), "NodePort" | "LoadBalancer") {
+        if externally_reached(spec) {
             set_default_nonzero(spec, "externalTrafficPolicy", "Cluster");
         }
-        if type_ != "ExternalName" {
+        if text(spec, "/type") != "ExternalName" {
             set_default(spec, "internalTrafficPolicy", "Cluster");
-            set_default(spec, "ipFamilies", json!(["IPv4"]));
-            set_default_nonzero(spec, "ipFamilyPolicy", "SingleStack");
         }
-        if type_ == "LoadBalancer" {
-            set_default(spec, "allocateLoadBalancerNodePorts", true);
+        if text(spec, "/type") != "LoadBalancer" {
+            return;
+        }
+        set_default(spec, "allocateLoadBalancerNodePorts", true);
+        for point in items_mut(object, "/status/loadBalancer/ingress") {
+            if !text(point, "/ip").is_empty() {
+                set_default(point, "ipMode", "VIP");
+            }
         }
     }
     fn prepare_create(&self, object: &mut Value) {
         sync_cluster_ips(object, None);
+        families(object, None);
         set(object, "status", json!({"loadBalancer": {}}));
     }
     fn prepare_update(&self, new: &mut Value, old: &Value) {
         sync_cluster_ips(new, Some(old));
         carry_allocated(new, old);
         drop_unused(new, old);
+        families(new, Some(old));
     }
     fn validate(&self, object: &Value) -> Vec<FieldError> {
-        validate_service(object)
+        service_rules::validate(object)
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
-        if is_external_name(new) || is_external_name(old) {
-            return Vec::new();
+        let mut errors = Vec::new();
+        let at = |s: &Value, key: &str| list(s, &format!("/spec/{key}")).to_vec();
+        for (key, message) in [("clusterIPs", "may not change once set"), ("ipFamilies", "may not change once set")] {
+            let (before, after) = (at(old, key), at(new, key));
+            let external = is_external_name(new) || is_external_name(old);
+            if !external && before.first().is_some_and(|first| after.first() != Some(first)) {
+                errors.push(FieldError::invalid(format!("spec.{key}[0]"), &Value::Array(after), message));
+            }
         }
-        let ips = |s: &Value| list(s, "/spec/clusterIPs").to_vec();
-        let (before, after) = (ips(old), ips(new));
-        if before.first().is_some_and(|first| after.first() != Some(first)) {
-            return vec![FieldError::invalid("spec.clusterIPs[0]", &Value::Array(after), "may not change once set")];
+        let class = |s: &Value| s.pointer("/spec/loadBalancerClass").cloned().unwrap_or_default();
+        if [new, old].iter().all(|s| type_of(s) == "LoadBalancer") && class(new) != class(old) {
+            errors.push(FieldError::invalid("spec.loadBalancerClass", &class(new), "may not change once set"));
         }
-        Vec::new()
+        let health = |s: &Value| {
+            s.get("spec").filter(|spec| needs_health_check(spec)).map(|spec| int(spec, "/healthCheckNodePort"))
+        };
+        if let (Some(after), Some(before)) = (health(new), health(old))
+            && after != before
+        {
+            errors.push(FieldError::forbidden("spec.healthCheckNodePort", IMMUTABLE));
+        }
+        errors
     }
     fn has_generation(&self) -> bool {
         false
@@ -167,8 +204,41 @@ fn carry_allocated(new: &mut Value, old: &Value) {
     }
 }
 
+/// The families of a Service's addresses, where it names none: those that it had, else the cluster's one. A headless
+/// Service without a selector has endpoints of any family.
+fn families(new: &mut Value, old: Option<&Value>) {
+    if is_external_name(new) {
+        return;
+    }
+    let any = is_headless(new) && picks_itself(new);
+    let before = |key: &str| old.and_then(|o| o.pointer(&format!("/spec/{key}"))).filter(|v| !v.is_null()).cloned();
+    let Some(spec) = child(new, "spec") else { return };
+    let policy =
+        before("ipFamilyPolicy").unwrap_or_else(|| json!(if any { "RequireDualStack" } else { "SingleStack" }));
+    set_default_nonzero(spec, "ipFamilyPolicy", policy);
+    if list(spec, "/ipFamilies").is_empty() {
+        let families = before("ipFamilies").unwrap_or_else(|| json!(["IPv4"]));
+        set(spec, "ipFamilies", families);
+    }
+    let single = text(spec, "/ipFamilyPolicy") == "SingleStack";
+    let given = list(spec, "/ipFamilies").to_vec();
+    match given.as_slice() {
+        [first, _] if single && before("ipFamilies").is_some_and(|b| b == json!(given)) => {
+            set(spec, "ipFamilies", json!([first]));
+        }
+        [first] if any && !single => {
+            let other = if first == "IPv6" { "IPv4" } else { "IPv6" };
+            set(spec, "ipFamilies", json!([first, other]));
+        }
+        _ => {}
+    }
+}
+
 /// After a change of type, fields that only the old type had and that the client merely left in place go away.
 fn drop_unused(new: &mut Value, old: &Value) {
+    if type_of(new) != "LoadBalancer" && has(new, "/status/loadBalancer/ingress") {
+        set(new, "status", json!({"loadBalancer": {}}));
+    }
     if type_of(new) == type_of(old) {
         return;
     }
@@ -200,62 +270,6 @@ fn drop_unused(new: &mut Value, old: &Value) {
     if type_of(old) == "ExternalName" && same(new, "/spec/externalName") {
         remove(new, "/spec", "externalName");
     }
-}
-
-fn validate_service(object: &Value) -> Vec<FieldError> {
-    let cluster_ip = text(object, "/spec/clusterIP");
-    let headless = cluster_ip == "None";
-    let mut errors = service_ports(object, list(object, "/spec/ports"), headless);
-    let mut one_of = |field: &str, valid: &[&str]| {
-        let value = text(object, &format!("/spec/{field}"));
-        if !valid.contains(&value) {
-            errors.push(FieldError::not_supported(format!("spec.{field}"), &json!(value), valid));
-        }
-    };
-    one_of("type", &TYPES);
-    one_of("sessionAffinity", &AFFINITIES);
-    if has(object, "/spec/internalTrafficPolicy") {
-        one_of("internalTrafficPolicy", &POLICIES);
-    }
-    if has_node_ports(object) {
-        one_of("externalTrafficPolicy", &POLICIES);
-    } else if !text(object, "/spec/externalTrafficPolicy").is_empty() && list(object, "/spec/externalIPs").is_empty() {
-        let value = json!(text(object, "/spec/externalTrafficPolicy"));
-        let message = "may only be set for externally-accessible services";
-        errors.push(FieldError::invalid("spec.externalTrafficPolicy", &value, message));
-    }
-    for (key, value) in entries(object, "/spec/selector") {
-        report(&mut errors, "spec.selector", &json!(key), qualified_name(key));
-        report(&mut errors, "spec.selector", value, label_value(value.as_str().unwrap_or_default()));
-    }
-    if let Some(seconds) = int(object, "/spec/sessionAffinityConfig/clientIP/timeoutSeconds")
-        .filter(|s| !(1..=MAX_AFFINITY_SECONDS).contains(s))
-    {
-        let field = "spec.sessionAffinityConfig.clientIP.timeoutSeconds";
-        errors.push(FieldError::invalid(field, &json!(seconds), "must be greater than 0 && <= 86400"));
-    }
-    for (i, address) in strings(object, "/spec/externalIPs").enumerate() {
-        report(&mut errors, format!("spec.externalIPs[{i}]"), &json!(address), ip(address));
-    }
-    if is_external_name(object) {
-        let name = text(object, "/spec/externalName").trim_end_matches('.');
-        if name.is_empty() {
-            errors.push(FieldError::required("spec.externalName", ""));
-        } else {
-            report(&mut errors, "spec.externalName", &json!(name), dns1123_subdomain(name));
-        }
-        if !cluster_ip.is_empty() {
-            errors.push(FieldError::forbidden("spec.clusterIPs", "may not be set for ExternalName services"));
-        }
-    } else if !cluster_ip.is_empty() && !headless {
-        report(&mut errors, "spec.clusterIPs[0]", &json!(cluster_ip), ip(cluster_ip));
-    } else if headless && has_node_ports(object) {
-        let message = "may not be set to 'None' for LoadBalancer services";
-        let message =
-            if type_of(object) == "NodePort" { message.replace("LoadBalancer", "NodePort") } else { message.into() };
-        errors.push(FieldError::invalid("spec.clusterIPs[0]", &json!(cluster_ip), &message));
-    }
-    errors
 }
 
 fn external_ips(service: &Value) -> String {

@@ -6,7 +6,7 @@ use copepod_api::FieldError;
 use serde_json::{Value, json};
 
 use super::value::{has, int, text};
-use crate::validate::{dns1123_label, port, port_name, report};
+use crate::validate::{dns1123_label, port, port_name, qualified_name, report};
 
 /// Protocols of a port, in the order of upstream's messages.
 pub(super) const PROTOCOLS: [&str; 3] = ["SCTP", "TCP", "UDP"];
@@ -42,18 +42,15 @@ pub(super) fn endpoint_ports(ports: &[Value], field: &str, numbered: bool) -> Ve
             report(&mut errors, format!("{field}.port"), &json!(number), port(number));
         }
         protocol(&mut errors, &field, item);
+        app_protocol(&mut errors, item, &field);
     }
     errors
 }
 
-/// The ports of a Service. `headless` Services and ExternalNames may have none.
-pub(super) fn service_ports(service: &Value, ports: &[Value], headless: bool) -> Vec<FieldError> {
+/// The ports of a Service, each by itself.
+pub(super) fn service_ports(ports: &[Value]) -> Vec<FieldError> {
     let mut errors = Vec::new();
-    let type_ = text(service, "/spec/type");
-    if ports.is_empty() && !headless && type_ != "ExternalName" {
-        errors.push(FieldError::required("spec.ports", ""));
-    }
-    let (mut names, mut numbers, mut node_ports) = (HashSet::new(), HashSet::new(), HashSet::new());
+    let mut names = HashSet::new();
     for (i, item) in ports.iter().enumerate() {
         let field = format!("spec.ports[{i}]");
         let name = text(item, "/name");
@@ -78,18 +75,45 @@ pub(super) fn service_ports(service: &Value, ports: &[Value], headless: bool) ->
             }
             None => {}
         }
-        let protocol = text(item, "/protocol");
-        if !numbers.insert((number, protocol)) {
-            errors.push(FieldError::duplicate(&field, &json!({"port": number, "protocol": protocol})));
+        app_protocol(&mut errors, item, &field);
+    }
+    errors
+}
+
+/// Checks a port's `appProtocol`.
+fn app_protocol(errors: &mut Vec<FieldError>, port: &Value, field: &str) {
+    if has(port, "/appProtocol") {
+        let value = text(port, "/appProtocol");
+        report(errors, format!("{field}.appProtocol"), &json!(value), qualified_name(value));
+    }
+}
+
+/// The ports of a Service beside each other. `internal`: it is reached inside alone, so that it has no node ports.
+pub(super) fn repeated_ports(ports: &[Value], internal: bool) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let node_port = |item: &Value| int(item, "/nodePort").filter(|n| *n != 0);
+    for (i, _) in ports.iter().enumerate().filter(|(_, item)| internal && node_port(item).is_some()) {
+        let message = "may not be used when `type` is 'ClusterIP'";
+        errors.push(FieldError::forbidden(format!("spec.ports[{i}].nodePort"), message));
+    }
+    let mut node_ports = HashSet::new();
+    for (i, item) in ports.iter().enumerate() {
+        if let Some(number) = node_port(item).filter(|n| !node_ports.insert((*n, text(item, "/protocol")))) {
+            errors.push(FieldError::duplicate(format!("spec.ports[{i}].nodePort"), &json!(number)));
         }
-        let node_port = int(item, "/nodePort").unwrap_or(0);
-        if node_port != 0 {
-            if !matches!(type_, "NodePort" | "LoadBalancer") {
-                let message = format!("may not be used when `type` is '{type_}'");
-                errors.push(FieldError::forbidden(format!("{field}.nodePort"), &message));
-            } else if !node_ports.insert((node_port, protocol)) {
-                errors.push(FieldError::duplicate(format!("{field}.nodePort"), &json!(node_port)));
-            }
+    }
+    let mut numbers = HashSet::new();
+    for (i, item) in ports.iter().enumerate() {
+        let (number, protocol) = (int(item, "/port").unwrap_or(0), text(item, "/protocol"));
+        if !numbers.insert((number, protocol)) {
+            // Upstream shows its own form of a port.
+            let shown = format!(
+                "Duplicate value: {{\"Name\":\"\",\"Protocol\":{},\"AppProtocol\":null,\"Port\":{number},\
+                 \"TargetPort\":0,\"NodePort\":0}}",
+                json!(protocol)
+            );
+            let field = format!("spec.ports[{i}]");
+            errors.push(FieldError { field, reason: "FieldValueDuplicate", message: shown });
         }
     }
     errors

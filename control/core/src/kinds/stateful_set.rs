@@ -34,6 +34,23 @@ pub fn resource() -> Option<Resource> {
 
 struct StatefulSet;
 
+const COUNTS: [&str; 7] = [
+    "replicas",
+    "readyReplicas",
+    "currentReplicas",
+    "updatedReplicas",
+    "availableReplicas",
+    "observedGeneration",
+    "collisionCount",
+];
+const AT_MOST: [(&str, &str, &str); 5] = [
+    ("readyReplicas", "replicas", "status.replicas"),
+    ("currentReplicas", "replicas", "status.replicas"),
+    ("updatedReplicas", "replicas", "status.replicas"),
+    ("availableReplicas", "replicas", "status.replicas"),
+    ("availableReplicas", "readyReplicas", "status.readyReplicas"),
+];
+
 impl Strategy for StatefulSet {
     fn default(&self, object: &mut Value) {
         let Some(spec) = child(object, "spec") else { return };
@@ -84,6 +101,7 @@ impl Strategy for StatefulSet {
         }
         non_negative(&mut errors, at(object, "spec"), "spec", &["revisionHistoryLimit"]);
         non_negative(&mut errors, at(object, "spec.ordinals"), "spec.ordinals", &["start"]);
+        errors.extend(workload::status_counts(object, &COUNTS, &AT_MOST));
         errors
     }
     fn validate_update(&self, new: &Value, old: &Value) -> Vec<FieldError> {
@@ -94,7 +112,11 @@ impl Strategy for StatefulSet {
             }
             spec
         };
-        if same(&rest(new), &rest(old)) { Vec::new() } else { vec![FieldError::forbidden("spec", FORBIDDEN)] }
+        let mut errors: Vec<FieldError> = workload::collisions(new, old).into_iter().collect();
+        if !same(&rest(new), &rest(old)) {
+            errors.push(FieldError::forbidden("spec", FORBIDDEN));
+        }
+        errors
     }
     fn columns(&self) -> Vec<Column> {
         let [containers, images, _] = wide_columns();

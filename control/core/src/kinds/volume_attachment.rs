@@ -25,7 +25,7 @@ pub fn resource() -> Option<Resource> {
 struct VolumeAttachment;
 
 impl Strategy for VolumeAttachment {
-    fn updates_unconditionally(&self) -> bool {
+    fn allows_unconditional_update(&self) -> bool {
         false
     }
     fn prepare_create(&self, object: &mut Value) {

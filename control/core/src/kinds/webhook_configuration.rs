@@ -44,7 +44,7 @@ struct Configuration {
 }
 
 impl Strategy for Configuration {
-    fn updates_unconditionally(&self) -> bool {
+    fn allows_unconditional_update(&self) -> bool {
         false
     }
     fn default(&self, object: &mut Value) {

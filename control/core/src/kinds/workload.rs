@@ -5,13 +5,11 @@ use std::collections::BTreeMap;
 use copepod_api::{FieldError, LabelSelector};
 use serde_json::{Value, json};
 
-use super::fields::{at, non_negative};
+use super::fields::{at, invalid, non_negative};
 use super::pod_template;
 use super::value::{entries, int, list, text};
 use crate::table::Column;
 use crate::validate::{label_value, qualified_name, report};
-
-const OPERATORS: [&str; 4] = ["DoesNotExist", "Exists", "In", "NotIn"];
 
 /// Rules of the counts, `spec.selector` and a `spec.template` of pods that always run. `what` names the kind in
 /// messages about the selector (`deployment`), `kind` in those about the template (`ReplicaSet`).
@@ -52,6 +50,31 @@ pub(super) fn matches_template(errors: &mut Vec<FieldError>, object: &Value, sel
     }
 }
 
+/// The rules of the counts in a status: none is negative, and in each pair the first is at most the second, which the
+/// message names so.
+pub(super) fn status_counts(object: &Value, keys: &[&str], pairs: &[(&str, &str, &str)]) -> Vec<FieldError> {
+    let mut errors = Vec::new();
+    let status = at(object, "status");
+    non_negative(&mut errors, status, "status", keys);
+    let count = |key: &str| int(status, &format!("/{key}")).unwrap_or(0);
+    for (key, _, shown) in pairs.iter().filter(|(key, other, _)| count(key) > count(other)) {
+        let message = format!("cannot be greater than {shown}");
+        errors.push(FieldError::invalid(format!("status.{key}"), &json!(count(key)), &message));
+    }
+    errors
+}
+
+/// The count of collisions in a status only grows.
+pub(super) fn collisions(new: &Value, old: &Value) -> Option<FieldError> {
+    const FIELD: &str = "status.collisionCount";
+    let before = at(old, FIELD).as_i64()?;
+    let after = at(new, FIELD).as_i64();
+    if after.is_some_and(|after| after >= before) {
+        return None;
+    }
+    Some(FieldError::invalid(FIELD, &json!(after.unwrap_or(0)), "cannot be decremented"))
+}
+
 /// The labels of a JSON map.
 pub(super) fn label_map(labels: &Value) -> BTreeMap<String, String> {
     entries(labels, "").filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_string()))).collect()
@@ -79,9 +102,7 @@ pub(super) fn label_selector(selector: &Value, field: &str) -> Vec<FieldError> {
                 "may not be specified when `operator` is 'Exists' or 'DoesNotExist'",
             )),
             "Exists" | "DoesNotExist" => {}
-            other => {
-                errors.push(FieldError::not_supported(format!("{field}.operator"), &json!(other), &OPERATORS));
-            }
+            other => invalid(&mut errors, &format!("{field}.operator"), other, "not a valid selector operator"),
         }
         let key = text(expression, "/key");
         report(&mut errors, format!("{field}.key"), &json!(key), qualified_name(key));

@@ -151,6 +151,34 @@ fn finalizers(object: &Value) -> Vec<FieldError> {
     errors
 }
 
+/// Groups whose kinds take a finalizer without a domain only if Kubernetes itself has it.
+const STRICT_GROUPS: [&str; 14] = [
+    "",
+    "apps",
+    "autoscaling",
+    "batch",
+    "certificates.k8s.io",
+    "discovery.k8s.io",
+    "events.k8s.io",
+    "flowcontrol.apiserver.k8s.io",
+    "networking.k8s.io",
+    "node.k8s.io",
+    "rbac.authorization.k8s.io",
+    "resource.k8s.io",
+    "scheduling.k8s.io",
+    "storage.k8s.io",
+];
+/// Finalizers that Kubernetes itself has.
+const STANDARD_FINALIZERS: [&str; 3] = ["kubernetes", "orphan", "foregroundDeletion"];
+
+/// The rules of finalizers that the kinds of most of Kubernetes' own groups have beside those of every object.
+pub fn standard_finalizers(object: &Value, group: &str) -> Vec<FieldError> {
+    let all = strings(object, "/metadata/finalizers").enumerate().filter(|_| STRICT_GROUPS.contains(&group));
+    let wrong = all.filter(|(_, finalizer)| !finalizer.contains('/') && !STANDARD_FINALIZERS.contains(finalizer));
+    let message = "name is neither a standard finalizer name nor is it fully qualified";
+    wrong.map(|(i, f)| FieldError::invalid(format!("metadata.finalizers[{i}]"), &json!(f), message)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -215,6 +243,19 @@ mod tests {
         assert_eq!(labelled.len(), copepod_api::MAX_FIELD_ERRORS);
         let owned = object_meta(&json!({"metadata": {"name": "a", "ownerReferences": owners}}), false, &|_| Ok(()));
         assert_eq!(owned.len(), 1, "the whole list once, not a thousand times");
+    }
+
+    #[test]
+    fn finalizers_of_kubernetes() {
+        let object = json!({"metadata": {"finalizers": ["orphan", "foo", "x.io/y"]}});
+        let message = "metadata.finalizers[1]: Invalid value: \"foo\": name is neither a standard finalizer name nor is it \
+            fully qualified";
+        for group in ["", "apps", "rbac.authorization.k8s.io"] {
+            assert_eq!(shown(standard_finalizers(&object, group)), [message], "{group}");
+        }
+        for group in ["policy", "coordination.k8s.io", "shop.example"] {
+            assert!(standard_finalizers(&object, group).is_empty(), "{group}");
+        }
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use axum::response::Response;
 use copepod_api::{ApiError, FieldError};
-use copepod_core::validate::object_meta;
+use copepod_core::validate::{object_meta, standard_finalizers};
 use copepod_store::{Expect, StoreError};
 use rand::Rng;
 use serde_json::{Value, json};
@@ -60,7 +60,7 @@ async fn create_once(request: &Request, mut object: Value, generates: bool) -> R
     }
     resource.strategy.default(&mut object);
     if resource.subresources.status
-        && !resource.strategy.keeps_new_status()
+        && !resource.strategy.keeps_status()
         && let Some(fields) = object.as_object_mut()
     {
         fields.remove("status");
@@ -76,7 +76,9 @@ async fn create_once(request: &Request, mut object: Value, generates: bool) -> R
 
     let name_rule = |n: &str| resource.strategy.validate_name(n);
     let mut errors = object_meta(&object, resource.namespaced(), &name_rule);
+    errors.extend(standard_finalizers(&object, &resource.names.group));
     errors.extend(resource.strategy.validate(&object));
+    errors.extend(resource.strategy.validate_create(&object));
     if !errors.is_empty() {
         return Err(request.invalid(&name, &errors));
     }

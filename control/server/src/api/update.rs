@@ -6,7 +6,7 @@ use std::hash::{Hash, Hasher};
 use axum::response::Response;
 use copepod_api::{ApiError, FieldError};
 use copepod_core::apply::same_but_time;
-use copepod_core::validate::{IMMUTABLE, object_meta_update};
+use copepod_core::validate::{IMMUTABLE, object_meta_update, standard_finalizers};
 use copepod_store::{Expect, Record, StoreError};
 use serde_json::{Value, json};
 
@@ -60,13 +60,12 @@ pub(crate) enum Part {
 pub(crate) async fn replace(request: &Request, part: Part) -> Result<Response, ApiError> {
     let new = body::decode(request)?;
     check_names(request, &new)?;
-    let unconditional = matches!(meta_str(&new, "resourceVersion"), "" | "0");
-    let custom = request.resource.schema.source().is_some();
+    let blind = matches!(meta_str(&new, "resourceVersion"), "" | "0");
     let change = |_: &Value| {
-        if unconditional && (custom || !request.resource.strategy.updates_unconditionally()) {
-            let message = "Invalid value: 0x0: must be specified for an update".into();
-            let e = FieldError { field: "metadata.resourceVersion".into(), reason: "FieldValueInvalid", message };
-            return Err(request.invalid(request.name(), &[e]));
+        if blind && !request.resource.strategy.allows_unconditional_update() {
+            let field = "metadata.resourceVersion";
+            let error = FieldError::invalid(field, &json!(0), "must be specified for an update");
+            return Err(request.invalid(request.name(), &[error]));
         }
         Ok(new.clone())
     };
@@ -309,7 +308,17 @@ fn validate(request: &Request, name: &str, part: Part, old: &Value, new: &Value)
         errors.extend(object_meta_update(new, old));
     }
     if !matches!(part, Part::Internal | Part::Binding) {
-        errors.extend(strategy.validate(new));
+        let found = |object: &Value| {
+            let mut found = standard_finalizers(object, &request.resource.names.group);
+            found.extend(strategy.validate(object));
+            found
+        };
+        let now = found(new);
+        if !now.is_empty() {
+            // What was wrong before this write, such as under older rules, does not stand in its way.
+            let before = found(old);
+            errors.extend(now.into_iter().filter(|error| !before.contains(error)));
+        }
         errors.extend(strategy.validate_update(new, old));
     }
     if errors.is_empty() { Ok(()) } else { Err(request.invalid(name, &errors)) }

@@ -75,9 +75,18 @@ fn new_pods() {
 }
 
 #[test]
+fn gated_pods() {
+    let mut pod = json!({"spec": {"schedulingGates": [{"name": "g"}]}});
+    kind("v1", "Pod").strategy.prepare_create(&mut pod);
+    let condition = &pod["status"]["conditions"][0];
+    assert_eq!((&condition["type"], &condition["reason"]), (&json!("PodScheduled"), &json!("SchedulingGated")));
+}
+
+#[test]
 fn grace_of_a_delete() {
     let grace = |pod: Value| kind("v1", "Pod").strategy.default_grace_seconds(&pod);
     assert_eq!(grace(json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": 5}})), Some(5));
+    assert_eq!(grace(json!({"spec": {"nodeName": "n", "terminationGracePeriodSeconds": -5}})), Some(1));
     assert_eq!(grace(json!({"spec": {"nodeName": "n"}})), Some(30));
     assert_eq!(grace(json!({"spec": {}})), Some(0));
     assert_eq!(grace(json!({"spec": {"nodeName": "n"}, "status": {"phase": "Failed"}})), Some(0));
@@ -90,7 +99,6 @@ fn services() {
     assert_eq!(
         of(json!({"ports": [{"port": 80}]})),
         json!({"type": "ClusterIP", "sessionAffinity": "None", "internalTrafficPolicy": "Cluster",
-            "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack",
             "ports": [{"port": 80, "protocol": "TCP", "targetPort": 80}]})
     );
     let node_port = of(json!({"type": "NodePort", "sessionAffinity": "ClientIP"}));

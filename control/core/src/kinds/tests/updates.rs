@@ -54,6 +54,44 @@ fn pods() {
             "spec: Forbidden: pod updates may not change fields other than `spec.containers[*].image`,`spec.initContainers[*].image`",
         ],
     );
+    let mut waits = old.clone();
+    waits["spec"]["schedulingGates"] = json!([{"name": "g"}]);
+    waits["spec"]["nodeSelector"] = json!({"a": "1"});
+    let mut other = waits.clone();
+    other["spec"]["schedulingGates"] = json!([{"name": "h"}]);
+    other["spec"]["nodeSelector"] = json!({"b": "1"});
+    update(
+        &resource,
+        &waits,
+        other,
+        &[
+            "spec.schedulingGates[0].name: Forbidden: only deletion is allowed, but found new scheduling gate 'h'",
+            "spec.nodeSelector: Invalid value: {\"b\":\"1\"}: only additions to spec.nodeSelector are allowed",
+        ],
+    );
+    let mut closer = waits.clone();
+    closer["spec"]["nodeSelector"] = json!({"a": "1", "b": "2"});
+    closer["spec"]["affinity"] = json!({"nodeAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": {
+        "nodeSelectorTerms": [{"matchExpressions": [{"key": "z", "operator": "Exists"}]}]}}});
+    update(&resource, &waits, closer.clone(), &[]);
+    let terms = "/spec/affinity/nodeAffinity/requiredDuringSchedulingIgnoredDuringExecution/nodeSelectorTerms";
+    let looser = with(&closer, terms, json!([{}]));
+    update(
+        &resource,
+        &closer,
+        looser,
+        &[
+            "spec.affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution.nodeSelectorTerms[0]: Invalid value: {}: only additions are allowed",
+        ],
+    );
+    let mut mirror = old.clone();
+    mirror["metadata"] = json!({"annotations": {"kubernetes.io/config.mirror": "x"}});
+    update(
+        &resource,
+        &old,
+        mirror,
+        &["metadata.annotations[kubernetes.io/config.mirror]: Forbidden: may not add mirror pod annotation"],
+    );
     let mut bound = old.clone();
     bound["spec"]["nodeName"] = json!("n1");
     assert!(resource.strategy.bumps_generation(&bound, &old));
@@ -68,7 +106,7 @@ fn services() {
     let old = defaulted(
         &resource,
         json!({"spec": {"type": "NodePort", "clusterIP": "10.43.0.5", "clusterIPs": ["10.43.0.5"],
-        "ports": [{"port": 80, "nodePort": 30080}]}}),
+        "ipFamilies": ["IPv4"], "ipFamilyPolicy": "SingleStack", "ports": [{"port": 80, "nodePort": 30080}]}}),
     );
     let without = |service: &Value| {
         let mut new = service.clone();

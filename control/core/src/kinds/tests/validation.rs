@@ -50,29 +50,30 @@ fn containers() {
         &[
             "env[0].name: Required value",
             "env[1].name: Invalid value: \"a=b\": a valid environment variable name",
-            "env[2].valueFrom: Invalid value: \"\": may not be specified when `value` is not empty",
             "env[2].valueFrom: Invalid value: \"\": must specify one of:",
-            "env[3].valueFrom.fieldRef.fieldPath: Unsupported value: \"spec.x\"",
+            "env[3].valueFrom.fieldRef.fieldPath: Invalid value: \"spec.x\": error converting fieldPath: field label not",
             "env[4].valueFrom.configMapKeyRef.key: Required value",
         ],
     );
-    container(json!({"envFrom": [{}]}), &["envFrom[0]: Invalid value: \"\": must specify one of: `configMapRef`"]);
+    container(json!({"envFrom": [{}]}), &["envFrom: Invalid value: \"\": must specify one of: `configMapRef`"]);
     container(
         json!({"volumeMounts": [{"name": "v", "mountPath": "/a"}, {"name": "w", "mountPath": "/a", "subPath": "../x"}]}),
         &[
             "volumeMounts[1].name: Not found: \"w\"",
             "volumeMounts[1].mountPath: Invalid value: \"/a\": must be unique",
-            "volumeMounts[1].subPath: Invalid value: \"../x\": must not contain '..'",
+            "volumeMounts.subPath: Invalid value: \"../x\": must not contain '..'",
         ],
     );
     container(
         json!({"resources": {"requests": {"cpu": "2"}, "limits": {"cpu": "500m", "memory": "-1", "gpu": 1}}}),
         &[
             "resources.limits[gpu]: Invalid value: \"gpu\": must be a standard resource type or fully qualified",
+            "resources.limits[gpu]: Invalid value: \"gpu\": must be a standard resource for containers",
             "resources.limits[memory]: Invalid value: \"-1\": must be greater than or equal to 0",
-            "resources.requests[gpu]: Invalid value: \"gpu\": must be a standard",
-            "resources.requests[memory]: Invalid value: \"-1\": must be greater than or equal to 0",
             "resources.requests: Invalid value: \"2\": must be less than or equal to cpu limit of 500m",
+            "resources.requests[gpu]: Invalid value: \"gpu\": must be a standard",
+            "resources.requests[gpu]: Invalid value: \"gpu\": must be a standard resource for containers",
+            "resources.requests[memory]: Invalid value: \"-1\": must be greater than or equal to 0",
         ],
     );
     container(
@@ -104,11 +105,10 @@ fn pods() {
         pod(json!({"containers": one, "restartPolicy": "Sometimes", "nodeSelector": {"a": "b c"},
             "activeDeadlineSeconds": 0, "terminationGracePeriodSeconds": -1, "hostname": "A.b"})),
         &[
-            "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"Never\", \"OnFailure\"",
+            "spec.restartPolicy: Unsupported value: \"Sometimes\": supported values: \"Always\", \"OnFailure\", \"Never\"",
             "spec.nodeSelector: Invalid value: \"b c\": a valid label",
-            "spec.hostname: Invalid value: \"A.b\": a lowercase RFC 1123 label",
             "spec.activeDeadlineSeconds: Invalid value: 0: must be between 1 and 2147483647, inclusive",
-            "spec.terminationGracePeriodSeconds: Invalid value: -1: must be greater than or equal to 0",
+            "spec.hostname: Invalid value: \"A.b\": a lowercase RFC 1123 label",
         ],
     );
     check(
@@ -118,11 +118,10 @@ fn pods() {
             {"name": "v", "hostPath": {"path": "/a/../b"}}, {"configMap": {"items": [{"key": "k", "path": "/x"}]}}]})),
         &[
             "spec.volumes[0].secret: Forbidden: may not specify more than 1 volume type",
-            "spec.volumes[1].name: Duplicate value: \"v\"",
             "spec.volumes[1].hostPath.path: Invalid value: \"/a/../b\": must not contain '..'",
-            "spec.volumes[2].name: Required value",
             "spec.volumes[2].configMap.name: Required value",
             "spec.volumes[2].configMap.items[0].path: Invalid value: \"/x\": must be a relative path",
+            "spec.volumes[2].name: Required value",
         ],
     );
     check(
@@ -209,13 +208,21 @@ fn workloads() {
 
 #[test]
 fn services() {
-    let check = |spec: Value, expected: &[&str]| check("v1", "Service", json!({"spec": spec}), expected);
+    let check = |mut spec: Value, expected: &[&str]| {
+        if let Some(address) = spec.get("clusterIP").cloned() {
+            spec["clusterIPs"] = json!([address]);
+        }
+        check("v1", "Service", json!({"spec": spec}), expected);
+    };
     check(json!({"ports": [{"port": 80}]}), &[]);
     check(json!({}), &["spec.ports: Required value"]);
     check(json!({"clusterIP": "None"}), &[]);
     check(
         json!({"ports": [{"port": 80}, {"port": 80, "name": "b"}]}),
-        &["spec.ports[0].name: Required value", "spec.ports[1]: Duplicate value: {\"port\":80,\"protocol\":\"TCP\"}"],
+        &[
+            "spec.ports[0].name: Required value",
+            "spec.ports[1]: Duplicate value: {\"Name\":\"\",\"Protocol\":\"TCP\",\"AppProtocol\":null,\"Port\":80,",
+        ],
     );
     check(
         json!({"ports": [{"port": 80, "nodePort": 30000, "targetPort": "Bad"}]}),
@@ -276,7 +283,7 @@ fn other_kinds() {
         "v1",
         "Node",
         json!({"spec": {"taints": [{"key": "a", "effect": "NoSchedule"}, {"key": "a", "effect": "NoSchedule"}, {"key": "b", "effect": "x"}]}}),
-        &["spec.taints[1]: Duplicate value", "spec.taints[2].effect: Unsupported value: \"x\""],
+        &["metadata.taints[1]: Duplicate value", "metadata.taints[2].effect: Unsupported value: \"x\""],
     );
     check(
         "v1",
@@ -307,7 +314,10 @@ fn other_kinds() {
         "Event",
         json!({"metadata": {"namespace": "a"}, "regarding": {"namespace": "a"}, "eventTime": "t", "type": "Odd",
             "action": "a", "reason": "r", "reportingInstance": "i"}),
-        &["reportingController: Required value", "type: Invalid value: \"Odd\""],
+        &[
+            "reportingController: Required value",
+            "reportingController: Invalid value: \"\": name part must be non-empty",
+        ],
     );
     check(
         "v1",

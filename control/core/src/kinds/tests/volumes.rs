@@ -66,7 +66,7 @@ fn volumes() {
                 "spec.capacity[storage]: Invalid value: \"0\": must be greater than zero",
             ),
             (volume(json!({"hostPath": null})), "spec: Required value: must specify a volume type"),
-            (volume(json!({"csi": csi})), "spec.hostPath: Forbidden: may not specify more than 1 volume type"),
+            (volume(json!({"csi": csi})), "spec.csi: Forbidden: may not specify more than 1 volume type"),
             (volume(json!({"hostPath": {"path": "/a/../b"}})), "spec.hostPath.path: Invalid value"),
             (volume(json!({"hostPath": null, "csi": {"driver": "d"}})), "spec.csi.volumeHandle: Required value"),
             (

@@ -26,10 +26,7 @@ async fn some_kinds_are_not_replaced_blindly() {
     let lease = json!({"metadata": {"name": "l"}, "spec": {"holderIdentity": "a"}});
     s.post(LEASES, &lease).await.ok();
     let blind = s.put(&format!("{LEASES}/l"), &lease).await.err(422);
-    assert!(
-        blind.ends_with("metadata.resourceVersion: Invalid value: 0x0: must be specified for an update"),
-        "{blind}"
-    );
+    assert!(blind.ends_with("metadata.resourceVersion: Invalid value: 0: must be specified for an update"), "{blind}");
 }
 
 #[tokio::test]

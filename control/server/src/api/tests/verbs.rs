@@ -300,6 +300,40 @@ async fn a_panic_is_one_requests_failure() {
 }
 
 #[tokio::test]
+async fn a_lease_is_not_overwritten_unseen() {
+    let s = Server::start().await;
+    let all = "/apis/coordination.k8s.io/v1/namespaces/default/leases";
+    let lease = json!({"metadata": {"name": "l", "finalizers": ["foo"]}, "spec": {"holderIdentity": "a"}});
+    let made = s.post(all, &lease).await.ok();
+    let told = s.put(&format!("{all}/l"), &lease).await.err(422);
+    assert!(told.contains("metadata.resourceVersion: Invalid value: 0: must be specified for an update"), "{told}");
+    s.put(&format!("{all}/l"), &made).await.ok();
+}
+
+#[tokio::test]
+async fn rules_of_new_objects_and_of_changes() {
+    let s = Server::start().await;
+    let told = s.post(CONFIG_MAPS, &json!({"metadata": {"name": "f", "finalizers": ["foo"]}})).await.err(422);
+    assert!(told.contains("name is neither a standard finalizer name nor is it fully qualified"), "{told}");
+    s.post(CONFIG_MAPS, &json!({"metadata": {"name": "f"}})).await.ok();
+    let foo = json!({"metadata": {"finalizers": ["foo"]}});
+    s.patch(&format!("{CONFIG_MAPS}/f"), "merge", &foo).await.err(422);
+
+    let pods = "/api/v1/namespaces/default/pods";
+    let container = json!([{"name": "a", "image": "a:1"}]);
+    let pod = json!({"metadata": {"name": "p"}, "spec": {"containers": container, "ephemeralContainers": container}});
+    let told = s.post(pods, &pod).await.err(422);
+    assert!(told.contains("spec.ephemeralContainers: Forbidden: cannot be set on create"), "{told}");
+
+    let node = json!({"metadata": {"name": "n9"}, "status": {"capacity": {"cpu": "4"}}});
+    let made = s.post("/api/v1/nodes", &node).await.ok();
+    assert_eq!(made["status"]["allocatable"]["cpu"], "4", "a node says what it has when it joins");
+    let told =
+        s.patch("/api/v1/nodes/n9/status", "merge", &json!({"status": {"capacity": {"cpu": "-1"}}})).await.err(422);
+    assert!(told.contains("status.capacity.cpu: Invalid value"), "{told}");
+}
+
+#[tokio::test]
 async fn one_event_in_two_groups() {
     let s = Server::start().await;
     let new = "/apis/events.k8s.io/v1/namespaces/default/events";
@@ -316,8 +350,13 @@ async fn one_event_in_two_groups() {
         (&json!("events.k8s.io/v1"), &json!("it runs"), &json!("p"))
     );
     assert_eq!(s.get(&format!("{new}/e")).await.ok(), seen);
-    let changed = s.patch(&format!("{new}/e"), "merge", &json!({"note": "it still runs"})).await.ok();
+    // The newer group lets only the series change.
+    let told = s.patch(&format!("{new}/e"), "merge", &json!({"note": "it still runs"})).await.err(422);
+    assert!(told.contains("message: Invalid value: \"it still runs\": field is immutable"), "{told}");
+    let series = json!({"series": {"count": 2, "lastObservedTime": "2026-01-01T00:00:01.000000Z"}});
+    let changed = s.patch(&format!("{new}/e"), "merge", &series).await.ok();
     assert_eq!(changed["apiVersion"], "events.k8s.io/v1");
+    s.patch(&format!("{old}/e"), "merge", &json!({"message": "it still runs"})).await.ok();
     let listed = s.get(&format!("{old}?fieldSelector=involvedObject.name%3Dp")).await.ok();
     assert_eq!(
         (&listed["items"][0]["message"], &listed["items"][0]["apiVersion"]),
