@@ -17,6 +17,9 @@ pub fn resource() -> Option<Resource> {
 struct Lease;
 
 impl Strategy for Lease {
+    fn creates_on_update(&self) -> bool {
+        true
+    }
     fn allows_unconditional_update(&self) -> bool {
         false
     }

@@ -86,7 +86,8 @@ async fn names_and_labels() {
     let ns = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a.b"}});
     let got = refusal(&s.post("/api/v1/namespaces", &ns).await);
     assert!(
-        got.starts_with("422 Invalid: Namespace \"a.b\" is invalid: metadata.name") && got.contains("RFC 1123 label"),
+        got.starts_with("422 Invalid: Namespace \"a.b\" is invalid: metadata.name")
+            && got.contains("must not contain dots"),
         "{got}"
     );
 }
@@ -316,7 +317,6 @@ async fn paths_methods_and_accept() {
         "/apis/none/v1/things",
         "/api/v9/pods",
         "/etc/passwd",
-        "/",
     ] {
         assert_eq!(refusal(&s.get(path).await), nothing, "{path}");
     }

@@ -96,7 +96,7 @@ async fn options_are_checked() {
     let s = Server::start().await;
     for (query, code, message) in [
         ("sendInitialEvents=true", 422, "sendInitialEvents: Forbidden: sendInitialEvents is forbidden for list"),
-        ("timeoutSeconds=abc", 400, "timeoutSeconds"),
+        ("timeoutSeconds=abc", 400, "parsing \"abc\": invalid syntax"),
         ("labelSelector=a%20b", 400, "unable to parse requirement: found 'b', expected: in, notin, =, ==, !=, gt, lt"),
     ] {
         let e = s.get(&format!("{CONFIG_MAPS}?{query}")).await.err(code);
