@@ -37,6 +37,9 @@ fn is_external_name(service: &Value) -> bool {
 fn has_node_ports(service: &Value) -> bool {
     matches!(type_of(service), "NodePort" | "LoadBalancer")
 }
+fn has_health_check(service: &Value) -> bool {
+    type_of(service) == "LoadBalancer" && text(service, "/spec/externalTrafficPolicy") == "Local"
+}
 
 impl Strategy for Service {
     fn creates_on_update(&self) -> bool {
@@ -89,6 +92,10 @@ impl Strategy for Service {
         let (before, after) = (ips(old), ips(new));
         if before.first().is_some_and(|first| after.first() != Some(first)) {
             return vec![FieldError::invalid("spec.clusterIPs[0]", &Value::Array(after), "may not change once set")];
+        }
+        let health = |s: &Value| int(s, "/spec/healthCheckNodePort").unwrap_or(0);
+        if has_health_check(new) && has_health_check(old) && health(new) != health(old) {
+            return vec![FieldError::forbidden("spec.healthCheckNodePort", "field is immutable")];
         }
         Vec::new()
     }
@@ -161,9 +168,16 @@ fn carry_allocated(new: &mut Value, old: &Value) {
                 set_default_nonzero(port, "nodePort", before);
             }
         }
-        if let (Some(value), Some(spec)) = (int(old, "/spec/healthCheckNodePort"), new.get_mut("spec")) {
-            set_default_nonzero(spec, "healthCheckNodePort", value);
+    }
+    const HEALTH: &str = "/spec/healthCheckNodePort";
+    match (has_health_check(old), has_health_check(new)) {
+        (true, true) => {
+            if let (Some(value), Some(spec)) = (int(old, HEALTH), new.get_mut("spec")) {
+                set_default_nonzero(spec, "healthCheckNodePort", value);
+            }
         }
+        (true, false) if int(new, HEALTH) == int(old, HEALTH) => drop(remove(new, "/spec", "healthCheckNodePort")),
+        _ => {}
     }
 }
 
@@ -188,7 +202,6 @@ fn drop_unused(new: &mut Value, old: &Value) {
         if same(new, "/spec/externalTrafficPolicy") {
             remove(new, "/spec", "externalTrafficPolicy");
         }
-        remove(new, "/spec", "healthCheckNodePort");
     }
     if type_of(old) == "LoadBalancer" {
         for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {
@@ -223,6 +236,11 @@ fn validate_service(object: &Value) -> Vec<FieldError> {
         let value = json!(text(object, "/spec/externalTrafficPolicy"));
         let message = "may only be set for externally-accessible services";
         errors.push(FieldError::invalid("spec.externalTrafficPolicy", &value, message));
+    }
+    let health = int(object, "/spec/healthCheckNodePort").unwrap_or(0);
+    if health != 0 && !has_health_check(object) {
+        let message = "may only be set when `type` is 'LoadBalancer' and `externalTrafficPolicy` is 'Local'";
+        errors.push(FieldError::invalid("spec.healthCheckNodePort", &json!(health), message));
     }
     for (key, value) in entries(object, "/spec/selector") {
         report(&mut errors, "spec.selector", &json!(key), qualified_name(key));

@@ -131,10 +131,18 @@ impl ApiState {
         (self.clock)()
     }
 
-    /// Runs the admission chain.
+    /// Runs the admission chain over an object that is not validated yet.
     pub(crate) async fn admit(&self, review: &mut Review<'_>) -> Result<(), ApiError> {
         for rule in &self.admission {
             rule.admit(review).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs the admission chain over a valid object, which stays as it is.
+    pub(crate) async fn check(&self, review: &mut Review<'_>) -> Result<(), ApiError> {
+        for rule in &self.admission {
+            rule.check(review).await?;
         }
         Ok(())
     }

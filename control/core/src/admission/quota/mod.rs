@@ -50,6 +50,12 @@ pub fn is_counted(resource: &GroupResource, update: bool, subresource: &str) -> 
     }
 }
 
+/// Whether a quota counts objects of a resource, but its usage is not known yet.
+pub fn is_unknown(quota: &Value, resource: &GroupResource) -> bool {
+    let used = amounts::at(quota, "/status/used");
+    amounts::at(quota, "/spec/hard").keys().any(|name| counts(resource, name) && !used.contains_key(name))
+}
+
 /// Charges a write to a namespace's quotas: the index of each quota that it uses up, with all that is used then.
 ///
 /// # Errors

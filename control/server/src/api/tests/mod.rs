@@ -1,6 +1,7 @@
 //! The API server through its router, in process, over the memory store.
 
 mod access;
+mod admission;
 mod apply;
 mod clients;
 mod conformance;
@@ -100,7 +101,7 @@ impl Server {
         Self::made_of(kinds::builtin(), Arc::new(Unconnected), authorizer).await
     }
 
-    /// A server with the namespace `default`.
+    /// A server with the namespace `default` and its account.
     async fn made_of(registry: Registry, dialer: Arc<dyn NodeDialer>, authorizer: Arc<dyn Authorizer>) -> Self {
         let store = Arc::new(MemoryStore::new(copepod_store::Options::default()));
         let now: Arc<Mutex<Timestamp>> = Arc::new(Mutex::new("2026-01-01T00:00:00Z".parse().unwrap()));
@@ -118,6 +119,8 @@ impl Server {
         let server = Self { router: router(Arc::new(state)), store, shutdown, now };
         let ns = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
         server.post("/api/v1/namespaces", &ns).await.ok();
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        server.post("/api/v1/namespaces/default/serviceaccounts", &account).await.ok();
         server
     }
 
