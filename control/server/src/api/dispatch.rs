@@ -14,16 +14,16 @@ use copepod_core::resource::Resource;
 use futures::FutureExt;
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::accept::{Accept, Format, Shape};
+use super::fairness::Places;
 use super::metrics::RequestKey;
 use super::path::{self, Path, Target};
 use super::request::{Query, Request, Verb};
 use super::update::Part;
 use super::{
-    ApiState, MAX_WAIT, body, connect, create, delete, discovery, error, health, log, openapi, parts, patch, pod,
-    present, read, reviews, scale, subresources, update, watch,
+    ApiState, body, connect, create, delete, discovery, error, health, log, openapi, parts, patch, pod, present, read,
+    reviews, scale, subresources, update, watch,
 };
 use crate::identity::Identity;
 
@@ -110,10 +110,10 @@ async fn route(
             // The body comes first: a slow client holds memory within its bound, but no place.
             let mut _room = None;
             if !matches!(verb, Verb::Get | Verb::List) {
-                _room = body_room(&state, &request.headers).await?;
+                _room = body_room(&state, &request.identity.user, &request.headers).await?;
                 request.body = body::read(body).await?;
             }
-            let _place = place(&state, &state.inflight, 1).await?;
+            let _place = state.places(&request.identity).enter(&request.identity.user, 1).await?;
             let _count = Inflight::enter(&state);
             call(&request, sub).await
         }
@@ -258,26 +258,12 @@ impl Drop for Inflight<'_> {
     }
 }
 
-/// Room for a body: its announced length, or the largest allowed.
-async fn body_room<'a>(state: &'a ApiState, headers: &HeaderMap) -> Result<Option<SemaphorePermit<'a>>, ApiError> {
+/// Room for a user's body: its announced length, or the largest allowed.
+async fn body_room<'a>(state: &'a ApiState, user: &str, headers: &HeaderMap) -> Result<Option<Places<'a>>, ApiError> {
     let announced = headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
     let bytes: usize = announced.unwrap_or(copepod_core::codec::MAX_BODY);
     if bytes > copepod_core::codec::MAX_BODY {
         return Err(body::too_large());
     }
-    let kib = u32::try_from(bytes.div_ceil(1024)).unwrap_or(u32::MAX);
-    place(state, &state.body_room, kib).await.map(Some)
-}
-
-/// Waits for a place within bounds.
-async fn place<'a>(state: &'a ApiState, room: &'a Semaphore, n: u32) -> Result<SemaphorePermit<'a>, ApiError> {
-    if let Ok(permit) = room.try_acquire_many(n) {
-        return Ok(permit);
-    }
-    let busy = || ApiError::too_many_requests("Too many requests, please try again later.", 1);
-    let _waiting = state.waiting.try_acquire().map_err(|_| busy())?;
-    match tokio::time::timeout(MAX_WAIT, room.acquire_many(n)).await {
-        Ok(Ok(permit)) => Ok(permit),
-        _ => Err(busy()),
-    }
+    state.body_room.enter(user, bytes.div_ceil(1024)).await.map(Some)
 }

@@ -6,6 +6,7 @@ mod apply;
 mod clients;
 mod conformance;
 mod deletes;
+mod fairness;
 mod invented;
 mod lists;
 mod minimal;
@@ -53,6 +54,7 @@ impl NodeDialer for Unconnected {
 
 pub(super) struct Server {
     pub router: Router,
+    pub state: Arc<ApiState>,
     pub store: Arc<MemoryStore>,
     pub shutdown: CancellationToken,
     pub now: Arc<Mutex<Timestamp>>,
@@ -116,7 +118,8 @@ impl Server {
             node_ports: 30000..=32767,
             shutdown: shutdown.clone(),
         });
-        let server = Self { router: router(Arc::new(state)), store, shutdown, now };
+        let state = Arc::new(state);
+        let server = Self { router: router(state.clone()), state, store, shutdown, now };
         let ns = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
         server.post("/api/v1/namespaces", &ns).await.ok();
         let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
