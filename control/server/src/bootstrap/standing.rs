@@ -41,16 +41,18 @@ const API_SERVICES: [(&str, &str, i64, i64); 21] = [
 ];
 
 /// Levels of priority: name, shares of the places, percent of them that may be lent, queues, queues that one flow may
-/// use, length of a queue. Without queues, what finds no place is refused.
-const LEVELS: [(&str, i64, i64, Option<(i64, i64, i64)>); 7] = [
-    ("system", 30, 33, Some((64, 6, 50))),
-    ("node-high", 40, 25, Some((64, 6, 50))),
-    ("leader-election", 10, 0, Some((16, 4, 50))),
-    ("workload-high", 40, 50, Some((128, 6, 50))),
-    ("workload-low", 100, 90, Some((128, 6, 50))),
-    ("global-default", 20, 50, Some((128, 6, 50))),
-    ("catch-all", 5, 0, None),
+/// use. Where there are no queues, what finds no place is refused.
+const LEVELS: [(&str, i64, i64, i64, i64); 7] = [
+    ("system", 30, 33, 64, 6),
+    ("node-high", 40, 25, 64, 6),
+    ("leader-election", 10, 0, 16, 4),
+    ("workload-high", 40, 50, 128, 6),
+    ("workload-low", 100, 90, 128, 6),
+    ("global-default", 20, 50, 128, 6),
+    ("catch-all", 5, 0, 0, 0),
 ];
+/// Requests that wait in one queue at most.
+const QUEUE_LENGTH: i64 = 50;
 
 /// A kind of such objects.
 struct Kind {
@@ -176,13 +178,10 @@ fn flow_control(kind: &str, name: &str, spec: Value) -> Value {
 fn levels() -> Vec<Value> {
     let exempt = json!({"type": "Exempt", "exempt": {"nominalConcurrencyShares": 0, "lendablePercent": 0}});
     let mut all = vec![flow_control("PriorityLevelConfiguration", "exempt", exempt)];
-    all.extend(LEVELS.iter().map(|(name, shares, lendable, queues)| {
-        let response = match queues {
-            None => json!({"type": "Reject"}),
-            Some((queues, hand, length)) => {
-                json!({"type": "Queue", "queuing": {"queues": queues, "handSize": hand, "queueLengthLimit": length}})
-            }
-        };
+    all.extend(LEVELS.iter().map(|(name, shares, lendable, queues, hand)| {
+        let queuing = json!({"queues": queues, "handSize": hand, "queueLengthLimit": QUEUE_LENGTH});
+        let response =
+            if *queues == 0 { json!({"type": "Reject"}) } else { json!({"type": "Queue", "queuing": queuing}) };
         let limited =
             json!({"nominalConcurrencyShares": shares, "lendablePercent": lendable, "limitResponse": response});
         flow_control("PriorityLevelConfiguration", name, json!({"type": "Limited", "limited": limited}))
@@ -232,7 +231,7 @@ fn schemas(now: &str) -> Vec<(Value, Value)> {
         ("catch-all", "catch-all", 10_000, by_user, everyone(), anything()),
     ];
     let schema = |(name, level, precedence, distinguisher, subjects, (resources, others))| {
-        let (name, level): (&str, &str) = (name, level);
+        let (name, level, distinguisher): (&str, &str, &str) = (name, level, distinguisher);
         let (resources, others): (Vec<Value>, Vec<Value>) = (resources, others);
         let (precedence, subjects): (i64, Vec<Value>) = (precedence, subjects);
         let mut rule = serde_json::Map::from_iter([("subjects".to_string(), json!(subjects))]);
@@ -244,7 +243,7 @@ fn schemas(now: &str) -> Vec<(Value, Value)> {
         let mut spec = json!({
             "priorityLevelConfiguration": {"name": level}, "matchingPrecedence": precedence, "rules": [rule],
         });
-        if let Some(spec) = spec.as_object_mut().filter(|_| distinguisher != "") {
+        if let Some(spec) = spec.as_object_mut().filter(|_| !distinguisher.is_empty()) {
             spec.insert("distinguisherMethod".into(), json!({"type": distinguisher}));
         }
         let message =

@@ -43,9 +43,11 @@ pub(super) struct Caches {
     pub gone: Gone,
 }
 
+type GoneHandler = Box<dyn Fn(&Gvr, &ObjectMeta) + Send + Sync>;
+
 /// Who is told that an object of some resource is gone.
 #[derive(Default)]
-pub(super) struct Gone(RwLock<Vec<Box<dyn Fn(&Gvr, &ObjectMeta) + Send + Sync>>>);
+pub(super) struct Gone(RwLock<Vec<GoneHandler>>);
 
 impl Gone {
     /// Calls `handler` for every deletion from now on. It must not block.

@@ -62,11 +62,14 @@ pub(super) async fn wait<T>(
     tokio::time::timeout(PATIENCE, answered).await.unwrap_or(Ok(None))
 }
 
+/// Answers by key, with the revision of the object that gave it; `None` if it had nothing to say.
+type Answers<T> = BTreeMap<Arc<str>, (u64, Option<T>)>;
+
 /// What the objects under a prefix say to one question; only those that changed since the last look are decoded.
 pub(super) struct Digest<T> {
     prefix: &'static str,
     of: fn(&Value) -> Option<T>,
-    seen: Mutex<BTreeMap<Arc<str>, (u64, Option<T>)>>,
+    seen: Mutex<Answers<T>>,
 }
 
 impl<T: Clone> Digest<T> {
