@@ -89,13 +89,14 @@ async fn create_once(request: &Request, mut object: Value, generates: bool) -> R
     if store.get(&key).is_some() {
         return Err(ApiError::already_exists(&request.group_resource(), &name));
     }
+    let (bytes, attrs) = managers::encode(request, &mut object)?;
+    // Last: what is charged to a quota here is to be stored.
     let mut review = Review::new(request, Operation::Create, &name, &mut object, None);
     request.state.check(&mut review).await?;
     let _checked = review.into_guards();
     if request.dry_run {
         return Ok(Outcome::Unstored(object));
     }
-    let (bytes, attrs) = managers::encode(request, &mut object)?;
     let put = store.put(&key, bytes, attrs, Expect::Absent).await;
     put.map(Outcome::Stored).map_err(|e| match e {
         StoreError::Conflict { .. } => ApiError::already_exists(&request.group_resource(), &name),
