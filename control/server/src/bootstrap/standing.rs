@@ -95,23 +95,31 @@ async fn make_missing(client: &kube::Client, kind: &Kind) -> Result<(), Bootstra
     let list: Listed =
         send(client, Method::GET, kind.path, &Value::Null).await.map_err(BootstrapError::of(kind.kind, ""))?;
     let present: BTreeSet<&str> = list.items.iter().map(|i| i.metadata.name.as_str()).collect();
-    for (object, status) in &kind.objects {
-        let name = object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default();
-        if present.contains(name) {
-            continue;
-        }
-        let make = async {
-            match send::<Value>(client, Method::POST, kind.path, object).await {
-                Err(kube::Error::Api(refusal)) if refusal.reason == "AlreadyExists" => return Ok(()),
-                made => drop(made?),
-            }
-            if !status.is_null() {
-                let path = format!("{}/{name}/status", kind.path);
-                send::<Value>(client, Method::PATCH, &path, &json!({"status": status})).await?;
-            }
-            Ok(())
-        };
-        make.await.map_err(BootstrapError::of(kind.kind, name))?;
+    let name_of =
+        |object: &Value| object.pointer("/metadata/name").and_then(Value::as_str).unwrap_or_default().to_string();
+    let missing =
+        kind.objects.iter().map(|made| (name_of(&made.0), made)).filter(|(n, _)| !present.contains(n.as_str()));
+    // Together: one write to the disk holds them all.
+    let makes = missing.map(|(name, (object, status))| async move {
+        make(client, kind.path, &name, object, status).await.map_err(BootstrapError::of(kind.kind, &name))
+    });
+    futures::future::try_join_all(makes).await.map(drop)
+}
+
+async fn make(
+    client: &kube::Client,
+    path: &str,
+    name: &str,
+    object: &Value,
+    status: &Value,
+) -> Result<(), kube::Error> {
+    match send::<Value>(client, Method::POST, path, object).await {
+        Err(kube::Error::Api(refusal)) if refusal.reason == "AlreadyExists" => return Ok(()),
+        made => drop(made?),
+    }
+    if !status.is_null() {
+        let path = format!("{path}/{name}/status");
+        send::<Value>(client, Method::PATCH, &path, &json!({"status": status})).await?;
     }
     Ok(())
 }
