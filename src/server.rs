@@ -148,6 +148,7 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
     };
     let info = BootstrapInfo {
         service_ip: plan.service_ip.into(),
+        service_cidr: plan.service_cidr,
         advertise_ip: advertised(listen.ip()),
         port: listen.port(),
     };

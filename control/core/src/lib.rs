@@ -1,6 +1,7 @@
 //! Pure control-plane logic: schemas, kinds, patches, codecs, controllers' decisions, the scheduler.
 //! Invariant 1: nothing here awaits, reads a clock, draws randomness or does IO.
 
+pub mod admission;
 pub mod apply;
 pub mod codec;
 pub mod controllers;

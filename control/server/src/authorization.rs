@@ -197,10 +197,13 @@ impl Authorizer for Trusted {
 }
 
 fn is_trusted(identity: &Identity) -> bool {
+    identity.in_group(GROUP_MASTERS) || node_of(identity).is_some() || is_component(identity)
+}
+
+/// Whether this is a component of the control plane itself.
+pub(crate) fn is_component(identity: &Identity) -> bool {
     let user = identity.user.as_str();
-    identity.in_group(GROUP_MASTERS)
-        || node_of(identity).is_some()
-        || [USER_APISERVER, USER_CONTROLLER_MANAGER, USER_SCHEDULER].contains(&user)
+    [USER_APISERVER, USER_CONTROLLER_MANAGER, USER_SCHEDULER].contains(&user)
         || user.strip_prefix(&controller_user("")).is_some_and(|name| !name.is_empty())
 }
 

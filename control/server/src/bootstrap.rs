@@ -1,5 +1,7 @@
-//! What every cluster has from the start: the standard namespaces, the system's priority classes, and the `kubernetes`
-//! Service with its endpoints.
+//! What every cluster has from the start: the standard namespaces, the system's priority classes, the `kubernetes`
+//! Service with its endpoints, and the objects that describe the server itself ([`standing`]).
+
+mod standing;
 
 use std::time::Duration;
 
@@ -7,6 +9,7 @@ use std::fmt::Debug;
 use std::net::IpAddr;
 use tokio_util::sync::CancellationToken;
 
+use copepod_api::Cidr;
 use copepod_core::kinds::priority_class::SYSTEM;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -28,6 +31,8 @@ const NAME: &str = "kubernetes";
 pub struct BootstrapInfo {
     /// The Service's cluster IP: the first address of the service CIDR.
     pub service_ip: IpAddr,
+    /// The range of cluster IPs.
+    pub service_cidr: Cidr,
     /// The address under which nodes reach the server.
     pub advertise_ip: IpAddr,
     /// The server's port.
@@ -87,7 +92,9 @@ pub async fn ensure_bootstrap(client: kube::Client, info: BootstrapInfo) -> Resu
     }
     ensure(Api::<Service>::namespaced(client.clone(), "default"), "Service", service(&info)).await?;
     ensure(Api::<Endpoints>::namespaced(client.clone(), "default"), "Endpoints", endpoints(&info)).await?;
-    ensure(Api::<EndpointSlice>::namespaced(client, "default"), "EndpointSlice", endpoint_slice(&info)).await
+    let slices = Api::<EndpointSlice>::namespaced(client.clone(), "default");
+    ensure(slices, "EndpointSlice", endpoint_slice(&info)).await?;
+    standing::ensure(&client, info.service_cidr).await
 }
 
 /// An object that every cluster has cannot be made.

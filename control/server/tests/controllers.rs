@@ -14,7 +14,9 @@ use copepod_server::dialer::{DialError, NodeDialer, NodeStream};
 use copepod_server::identity::Identity;
 use copepod_store::MemoryStore;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Event, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
+};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
@@ -359,4 +361,67 @@ async fn namespaces_get_their_things_and_go_with_all_content() {
     namespaces.delete("shop", &DeleteParams::default()).await.unwrap();
     eventually("the namespace gone", async || namespaces.get_opt("shop").await.unwrap().is_none().then_some(())).await;
     assert_eq!((all(&pods).await.len(), all(&deployments).await.len(), all(&maps).await.len()), (0, 0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn quotas_bound_a_namespace_and_free_what_is_gone() {
+    let mut cluster = Cluster::start().await;
+    cluster.add_node("n1", "64Gi").await;
+    let quotas = cluster.api::<ResourceQuota>();
+    let hard = json!({"pods": "2", "count/configmaps": "3", "persistentvolumeclaims": "1", "services.nodeports": "1"});
+    create(&quotas, json!({"metadata": {"name": "q"}, "spec": {"hard": hard}})).await;
+    let used = async |name: &str, want: &str| {
+        eventually(&format!("{want} of {name} used"), async || {
+            let used = quotas.get("q").await.unwrap().status?.used?;
+            (used.get(name).map(|q| q.0.as_str()) == Some(want)).then_some(())
+        })
+        .await
+    };
+    // The CA's ConfigMap may come later than the first count.
+    used("pods", "0").await;
+    let maps = cluster.api::<ConfigMap>();
+    eventually("the CA", async || maps.get_opt("kube-root-ca.crt").await.unwrap()).await;
+    used("count/configmaps", "1").await;
+
+    // Of five wanted pods two come; the others are said to be refused.
+    create(&cluster.api::<Deployment>(), web(5, "web:1")).await;
+    let refused = |d: &Deployment| {
+        let conditions = d.status.as_ref().and_then(|s| s.conditions.clone()).unwrap_or_default();
+        conditions.iter().any(|c| {
+            c.type_ == "ReplicaFailure" && c.message.as_deref().is_some_and(|m| m.contains("exceeded quota: q"))
+        })
+    };
+    let deployments = cluster.api::<Deployment>();
+    eventually("the refusal", async || all(&deployments).await.iter().any(refused).then_some(())).await;
+    eventually("two pods", async || (all(&cluster.api::<Pod>()).await.len() == 2).then_some(())).await;
+    used("pods", "2").await;
+    let scale = Patch::Merge(json!({"spec": {"replicas": 1}}));
+    deployments.patch("web", &PatchParams::default(), &scale).await.unwrap();
+    used("pods", "1").await;
+
+    // What no cache holds is counted, and freed, too.
+    for name in ["a", "b"] {
+        create(&maps, json!({"metadata": {"name": name}})).await;
+    }
+    used("count/configmaps", "3").await;
+    maps.delete("a", &DeleteParams::default()).await.unwrap();
+    used("count/configmaps", "2").await;
+    let claims = cluster.api::<PersistentVolumeClaim>();
+    let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"],
+        "resources": {"requests": {"storage": "1Gi"}}}});
+    create(&claims, claim).await;
+    used("persistentvolumeclaims", "1").await;
+    claims.delete("c", &DeleteParams::default()).await.unwrap();
+    used("persistentvolumeclaims", "0").await;
+    let services = cluster.api::<Service>();
+    create(&services, json!({"metadata": {"name": "s"}, "spec": {"type": "NodePort", "ports": [{"port": 1}]}})).await;
+    used("services.nodeports", "1").await;
+    let cluster_ip = Patch::Merge(json!({"spec": {"type": "ClusterIP"}}));
+    services.patch("s", &PatchParams::default(), &cluster_ip).await.unwrap();
+    used("services.nodeports", "0").await;
+
+    // New bounds are known at once.
+    let more = Patch::Merge(json!({"spec": {"hard": {"secrets": "1"}}}));
+    quotas.patch("q", &PatchParams::default(), &more).await.unwrap();
+    used("secrets", "0").await;
 }

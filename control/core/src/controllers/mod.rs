@@ -14,6 +14,7 @@ pub mod node_lifecycle;
 pub mod plan;
 pub mod pod;
 pub mod replicaset;
+pub mod resource_quota;
 pub mod service_account;
 
 #[cfg(test)]

@@ -54,6 +54,9 @@ pub(super) fn needs_health_check(spec: &Value) -> bool {
 fn has_node_ports(service: &Value) -> bool {
     matches!(type_of(service), "NodePort" | "LoadBalancer")
 }
+fn has_health_check(service: &Value) -> bool {
+    service.get("spec").is_some_and(needs_health_check)
+}
 
 impl Strategy for Service {
     fn creates_on_update(&self) -> bool {
@@ -198,9 +201,16 @@ fn carry_allocated(new: &mut Value, old: &Value) {
                 set_default_nonzero(port, "nodePort", before);
             }
         }
-        if let (Some(value), Some(spec)) = (int(old, "/spec/healthCheckNodePort"), new.get_mut("spec")) {
-            set_default_nonzero(spec, "healthCheckNodePort", value);
+    }
+    const HEALTH: &str = "/spec/healthCheckNodePort";
+    match (has_health_check(old), has_health_check(new)) {
+        (true, true) => {
+            if let (Some(value), Some(spec)) = (int(old, HEALTH), new.get_mut("spec")) {
+                set_default_nonzero(spec, "healthCheckNodePort", value);
+            }
         }
+        (true, false) if int(new, HEALTH) == int(old, HEALTH) => drop(remove(new, "/spec", "healthCheckNodePort")),
+        _ => {}
     }
 }
 
@@ -258,7 +268,6 @@ fn drop_unused(new: &mut Value, old: &Value) {
         if same(new, "/spec/externalTrafficPolicy") {
             remove(new, "/spec", "externalTrafficPolicy");
         }
-        remove(new, "/spec", "healthCheckNodePort");
     }
     if type_of(old) == "LoadBalancer" {
         for key in ["allocateLoadBalancerNodePorts", "loadBalancerClass"] {

@@ -10,10 +10,9 @@ use copepod_core::schema::{self, DecodeError};
 use http::{HeaderMap, header};
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use serde_json::Value;
-use tokio::sync::SemaphorePermit;
 
 use super::ApiState;
-use super::dispatch::place;
+use super::fairness::Places;
 use super::object::meta_mut;
 use super::request::{FieldValidation, Request};
 
@@ -26,25 +25,30 @@ const SHOWN: usize = 30;
 /// A body, and its room among all bodies in memory.
 pub(crate) struct Received<'a> {
     pub bytes: Bytes,
-    _room: Option<SemaphorePermit<'a>>,
+    _room: Option<Places<'a>>,
 }
 
-/// Reads a whole body of at most [`codec::MAX_BODY`] bytes. It takes room as its bytes arrive: a slow client holds what
+/// Reads a user's whole body of at most [`codec::MAX_BODY`] bytes. It takes room as its bytes arrive: a slow client holds what
 /// it has sent and no more.
 ///
 /// # Errors
 /// 413 beyond the limit, 504 if it takes longer than a minute, 429 if there is no room.
-pub(crate) async fn read<'a>(state: &'a ApiState, headers: &HeaderMap, body: Body) -> Result<Received<'a>, ApiError> {
+pub(crate) async fn read<'a>(
+    state: &'a ApiState,
+    user: &str,
+    headers: &HeaderMap,
+    body: Body,
+) -> Result<Received<'a>, ApiError> {
     let announced =
         headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse::<u64>().ok());
     if announced.is_some_and(|bytes| bytes > codec::MAX_BODY as u64) {
         return Err(too_large());
     }
-    let reading = tokio::time::timeout(MAX_READ_TIME, collect(state, body)).await;
+    let reading = tokio::time::timeout(MAX_READ_TIME, collect(state, user, body)).await;
     reading.map_err(|_| ApiError::timeout("request did not complete within the allotted timeout"))?
 }
 
-async fn collect(state: &ApiState, body: Body) -> Result<Received<'_>, ApiError> {
+async fn collect<'a>(state: &'a ApiState, user: &str, body: Body) -> Result<Received<'a>, ApiError> {
     let (mut body, mut bytes, mut room) = (Limited::new(body, codec::MAX_BODY), BytesMut::new(), None);
     while let Some(frame) = body.frame().await {
         let frame = frame.map_err(|e| match e.is::<LengthLimitError>() {
@@ -53,10 +57,10 @@ async fn collect(state: &ApiState, body: Body) -> Result<Received<'_>, ApiError>
         })?;
         let Ok(data) = frame.into_data() else { continue };
         bytes.extend_from_slice(&data);
-        let held = room.as_ref().map_or(0, SemaphorePermit::num_permits);
+        let held = room.as_ref().map_or(0, Places::len);
         let more = bytes.len().div_ceil(1024).saturating_sub(held);
         if more > 0 {
-            let more = place(state, &state.body_room, u32::try_from(more).unwrap_or(u32::MAX)).await?;
+            let more = state.body_room.enter(user, more).await?;
             match &mut room {
                 Some(room) => room.merge(more),
                 None => room = Some(more),

@@ -1,4 +1,4 @@
-//! Create: one pipeline for every kind, in upstream's order: decode, default, prepare, admit, validate, commit.
+//! Create: one pipeline for every kind, in upstream's order: decode, default, admit, prepare, validate, check, commit.
 
 use axum::response::Response;
 use copepod_api::{ApiError, FieldError};
@@ -68,11 +68,11 @@ async fn create_once(request: &Request, mut object: Value, generates: bool) -> R
     let given = meta_mut(&mut object).remove("managedFields").filter(|_| request.is_apply());
     stamp(request, &mut object);
     let managed = managers::track(request, Part::Main, (None, None), (&object, given));
-    resource.strategy.prepare_create(&mut object);
 
     let mut review = Review::new(request, Operation::Create, &name, &mut object, None);
     request.state.admit(&mut review).await?;
-    let guards = review.into_guards();
+    let _guards = review.into_guards();
+    resource.strategy.prepare_create(&mut object);
 
     let name_rule = |n: &str| resource.strategy.validate_name(n);
     let mut errors = object_meta(&object, resource.namespaced(), &name_rule);
@@ -91,12 +91,15 @@ async fn create_once(request: &Request, mut object: Value, generates: bool) -> R
     if store.get(&key).is_some() {
         return Err(ApiError::already_exists(&request.group_resource(), &name));
     }
+    let (bytes, attrs) = managers::encode(request, &mut object)?;
+    // Last: what is charged to a quota here is to be stored.
+    let mut review = Review::new(request, Operation::Create, &name, &mut object, None);
+    request.state.check(&mut review).await?;
+    let _checked = review.into_guards();
     if request.dry_run {
         return Ok(Outcome::Unstored(object));
     }
-    let (bytes, attrs) = managers::encode(request, &mut object)?;
     let put = store.put(&key, bytes, attrs, Expect::Absent).await;
-    drop(guards);
     put.map(Outcome::Stored).map_err(|e| match e {
         StoreError::Conflict { .. } => ApiError::already_exists(&request.group_resource(), &name),
         other => error::from_store(other, &request.group_resource(), &name),

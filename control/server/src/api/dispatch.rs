@@ -14,7 +14,6 @@ use copepod_core::resource::Resource;
 use futures::FutureExt;
 use http::{HeaderMap, Method, StatusCode, header};
 use serde_json::Value;
-use tokio::sync::{Semaphore, SemaphorePermit};
 
 use super::accept::{Accept, Format, Shape};
 use super::metrics::RequestKey;
@@ -22,8 +21,8 @@ use super::path::{self, Path, Target};
 use super::request::{Query, Request, Verb};
 use super::update::Part;
 use super::{
-    ApiState, MAX_WAIT, body, component_status, connect, create, delete, discovery, error, eviction, health, log,
-    openapi, parts, patch, pod, present, read, reviews, scale, subresources, update, watch,
+    ApiState, body, component_status, connect, create, delete, discovery, error, eviction, health, log, openapi, parts,
+    patch, pod, present, read, reviews, scale, subresources, update, watch,
 };
 use crate::identity::Identity;
 
@@ -110,10 +109,10 @@ async fn route(
             // The body comes first: a slow client holds memory within its bound, but no place.
             let mut received = None;
             if !matches!(verb, Verb::Get | Verb::List) {
-                let body = received.insert(body::read(&state, &request.headers, body).await?);
-                request.body = body.bytes.clone();
+                let body = body::read(&state, &request.identity.user, &request.headers, body).await?;
+                request.body = received.insert(body).bytes.clone();
             }
-            let _place = place(&state, &state.inflight, 1).await?;
+            let _place = state.places(&request.identity).enter(&request.identity.user, 1).await?;
             let _count = Inflight::enter(&state);
             call(&request, sub).await
         }
@@ -257,22 +256,5 @@ impl<'a> Inflight<'a> {
 impl Drop for Inflight<'_> {
     fn drop(&mut self) {
         self.0.metrics.inflight.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// Waits for a place within bounds.
-pub(super) async fn place<'a>(
-    state: &'a ApiState,
-    room: &'a Semaphore,
-    n: u32,
-) -> Result<SemaphorePermit<'a>, ApiError> {
-    if let Ok(permit) = room.try_acquire_many(n) {
-        return Ok(permit);
-    }
-    let busy = || ApiError::too_many_requests("Too many requests, please try again later.", 1);
-    let _waiting = state.waiting.try_acquire().map_err(|_| busy())?;
-    match tokio::time::timeout(MAX_WAIT, room.acquire_many(n)).await {
-        Ok(Ok(permit)) => Ok(permit),
-        _ => Err(busy()),
     }
 }

@@ -17,6 +17,7 @@ mod discovery;
 mod dispatch;
 pub(crate) mod error;
 mod eviction;
+mod fairness;
 mod frames;
 mod health;
 mod log;
@@ -49,20 +50,25 @@ use copepod_api::{ApiError, Cidr};
 use copepod_core::resource::Registry;
 use copepod_store::Store;
 use jiff::Timestamp;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::authorization::Authorizer;
+use crate::authorization::{Authorizer, is_component};
 use crate::components::Components;
 use crate::dialer::NodeDialer;
+use crate::identity::Identity;
 use admission::{Admission, Review};
+use fairness::{Gate, Limits};
 use metrics::Metrics;
 pub use path::Target;
 
 /// Requests (watches and logs excepted) that are answered at once; more wait.
 pub const MAX_INFLIGHT: usize = 600;
+/// As many more of the control plane's own components: what users wait for must not wait for users.
+pub const MAX_INFLIGHT_OWN: usize = 200;
 /// Requests that wait for a place among [`MAX_INFLIGHT`]; more are told to come back (429).
 pub const MAX_WAITING: usize = 10_000;
+/// Requests of one user among [`MAX_WAITING`]. Users enter in turns, however many requests each has waiting.
+pub const MAX_WAITING_OF_USER: usize = 1000;
 /// How long a request waits for its place before it is told to come back (429).
 pub const MAX_WAIT: std::time::Duration = std::time::Duration::from_secs(10);
 /// Bytes of request bodies in memory at once; a write beyond waits as above.
@@ -106,15 +112,16 @@ pub struct ApiState {
     pub(crate) documents: openapi::Documents,
     clock: Clock,
     admission: Vec<Box<dyn Admission>>,
-    inflight: Semaphore,
-    waiting: Semaphore,
+    inflight: Gate,
+    inflight_own: Gate,
     /// In KiB.
-    body_room: Semaphore,
+    body_room: Gate,
 }
 
 impl ApiState {
     /// Puts a server together; it serves once [`router`] is bound.
     pub fn new(config: ApiConfig) -> Self {
+        let limits = Limits { all: MAX_WAITING, user: MAX_WAITING_OF_USER, patience: MAX_WAIT };
         Self {
             store: config.store,
             registry: config.registry,
@@ -127,10 +134,15 @@ impl ApiState {
             documents: openapi::Documents::default(),
             clock: config.clock,
             admission: admission::chain(config.service_cidr, config.node_ports),
-            inflight: Semaphore::new(MAX_INFLIGHT),
-            waiting: Semaphore::new(MAX_WAITING),
-            body_room: Semaphore::new(MAX_INFLIGHT_BODY_BYTES / 1024),
+            inflight: Gate::new(MAX_INFLIGHT, limits),
+            inflight_own: Gate::new(MAX_INFLIGHT_OWN, limits),
+            body_room: Gate::new(MAX_INFLIGHT_BODY_BYTES / 1024, limits),
         }
+    }
+
+    /// The places that a requester shares with others of its kind.
+    fn places(&self, identity: &Identity) -> &Gate {
+        if is_component(identity) { &self.inflight_own } else { &self.inflight }
     }
 
     /// The present time.
@@ -138,10 +150,18 @@ impl ApiState {
         (self.clock)()
     }
 
-    /// Runs the admission chain.
+    /// Runs the admission chain over an object that is not validated yet.
     pub(crate) async fn admit(&self, review: &mut Review<'_>) -> Result<(), ApiError> {
         for rule in &self.admission {
             rule.admit(review).await?;
+        }
+        Ok(())
+    }
+
+    /// Runs the admission chain over a valid object, which stays as it is.
+    pub(crate) async fn check(&self, review: &mut Review<'_>) -> Result<(), ApiError> {
+        for rule in &self.admission {
+            rule.check(review).await?;
         }
         Ok(())
     }

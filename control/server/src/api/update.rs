@@ -171,7 +171,7 @@ async fn commit(
 
     let mut review = Review::new(request, Operation::Update, name, &mut new, Some(&old));
     request.state.admit(&mut review).await?;
-    let guards = review.into_guards();
+    let _guards = review.into_guards();
     // Admission may have given addresses; a change made only of defaults is no change either.
     if same(&new, &old) && (managed == had || same_but_time(managed.as_ref(), had.as_ref())) {
         return Ok(Outcome::Stored(record.clone()));
@@ -184,6 +184,9 @@ async fn commit(
         meta_mut(&mut new).insert("generation".into(), json!(next));
     }
     validate(request, name, part, &old, &new)?;
+    let mut review = Review::new(request, Operation::Update, name, &mut new, Some(&old));
+    request.state.check(&mut review).await?;
+    let _checked = review.into_guards();
     if let Some(managed) = managed {
         meta_mut(&mut new).insert("managedFields".into(), managed);
     }
@@ -203,7 +206,6 @@ async fn commit(
         let (bytes, attrs) = managers::encode(request, &mut new)?;
         store.put(&record.key, bytes, attrs, expect).await.map(Outcome::Stored)
     };
-    drop(guards);
     written.map_err(|e| match e {
         StoreError::Conflict { .. } => Retry::Again,
         other => Retry::Failed(error::from_store(other, &group_resource, name)),

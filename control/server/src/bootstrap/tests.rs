@@ -32,7 +32,12 @@ fn server() -> (kube::Client, Arc<MemoryStore>) {
 }
 
 fn info(advertise: &str, port: u16) -> BootstrapInfo {
-    BootstrapInfo { service_ip: "10.43.0.1".parse().unwrap(), advertise_ip: advertise.parse().unwrap(), port }
+    BootstrapInfo {
+        service_ip: "10.43.0.1".parse().unwrap(),
+        service_cidr: "10.43.0.0/16".parse().unwrap(),
+        advertise_ip: advertise.parse().unwrap(),
+        port,
+    }
 }
 
 async fn get<K>(client: &kube::Client, name: &str) -> Value
@@ -103,4 +108,66 @@ async fn a_refusal_says_of_what() {
     let client = kube::Client::new(Router::new().fallback(refuse), "default");
     let error = ensure_bootstrap(client, info("192.0.2.5", 6443)).await.unwrap_err().to_string();
     assert!(error.starts_with("cannot set up Namespace default: "), "{error}");
+}
+
+#[tokio::test]
+async fn the_server_describes_itself() {
+    let (client, store) = server();
+    ensure_bootstrap(client.clone(), info("192.0.2.5", 6443)).await.unwrap();
+    let list = async |path: &str| -> Value {
+        let request = http::Request::get(path).body(Vec::new()).unwrap();
+        client.request::<Value>(request).await.unwrap_or_else(|e| panic!("{path}: {e}"))
+    };
+    let names = |list: &Value| -> Vec<String> {
+        list["items"].as_array().unwrap().iter().map(|i| i["metadata"]["name"].as_str().unwrap().to_string()).collect()
+    };
+    let condition = |object: &Value, kind: &str| {
+        let of_kind = |c: &&Value| c["type"] == kind;
+        object["status"]["conditions"].as_array().and_then(|l| l.iter().find(of_kind).cloned()).unwrap_or_default()
+    };
+    let services = list("/apis/apiregistration.k8s.io/v1/apiservices").await;
+    let registry = copepod_core::kinds::builtin();
+    for resource in registry.all().iter().filter(|r| r.names.group != "apiregistration.k8s.io") {
+        let wanted = format!("{}.{}", resource.names.version, resource.names.group);
+        let service = services["items"].as_array().unwrap().iter().find(|s| s["metadata"]["name"] == wanted.as_str());
+        let service = service.unwrap_or_else(|| panic!("{wanted} has no APIService"));
+        assert_eq!(condition(service, "Available")["status"], "True", "{wanted}");
+        assert_eq!(service["metadata"]["labels"]["kube-aggregator.kubernetes.io/automanaged"], "onstart");
+    }
+    let levels = list("/apis/flowcontrol.apiserver.k8s.io/v1/prioritylevelconfigurations").await;
+    let want = [
+        "catch-all",
+        "exempt",
+        "global-default",
+        "leader-election",
+        "node-high",
+        "system",
+        "workload-high",
+        "workload-low",
+    ];
+    assert_eq!(names(&levels), want);
+    let schemas = list("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas").await;
+    assert_eq!(names(&schemas).len(), 11);
+    for schema in schemas["items"].as_array().unwrap() {
+        let level = schema["spec"]["priorityLevelConfiguration"]["name"].as_str().unwrap();
+        assert!(want.contains(&level), "{schema}");
+        assert_eq!(condition(schema, "Dangling")["status"], "False");
+    }
+    let ranges = list("/apis/networking.k8s.io/v1/servicecidrs").await;
+    assert_eq!(
+        (names(&ranges), &ranges["items"][0]["spec"]["cidrs"]),
+        (vec!["kubernetes".into()], &json!(["10.43.0.0/16"]))
+    );
+    assert_eq!(condition(&ranges["items"][0], "Ready")["status"], "True");
+
+    // What was deleted comes back; what was changed stays.
+    let classes = Api::<PriorityClass>::all(client.clone());
+    let label = Patch::Merge(json!({"metadata": {"labels": {"a": "b"}}}));
+    classes.patch("system-node-critical", &PatchParams::default(), &label).await.unwrap();
+    let gone =
+        http::Request::delete("/apis/flowcontrol.apiserver.k8s.io/v1/flowschemas/probes").body(Vec::new()).unwrap();
+    client.request::<Value>(gone).await.unwrap();
+    let before = store.current_revision();
+    ensure_bootstrap(client.clone(), info("192.0.2.5", 6443)).await.unwrap();
+    assert_eq!(store.current_revision(), before + 2, "the FlowSchema and its status");
 }

@@ -2,15 +2,18 @@
 
 use std::time::Duration;
 
+use copepod_api::Gvr;
 use copepod_client::Shared;
 use copepod_core::controllers::service_account::ROOT_CA;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::runtime::watcher::Config;
+use parking_lot::RwLock;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -35,6 +38,26 @@ pub(super) struct Caches {
     pub accounts: Shared<ServiceAccount>,
     /// Those with the cluster's CA only.
     pub root_cas: Shared<ConfigMap>,
+    pub quotas: Shared<ResourceQuota>,
+    /// Deletions of all resources, as the garbage collector sees them.
+    pub gone: Gone,
+}
+
+type GoneHandler = Box<dyn Fn(&Gvr, &ObjectMeta) + Send + Sync>;
+
+/// Who is told that an object of some resource is gone.
+#[derive(Default)]
+pub(super) struct Gone(RwLock<Vec<GoneHandler>>);
+
+impl Gone {
+    /// Calls `handler` for every deletion from now on. It must not block.
+    pub fn on(&self, handler: impl Fn(&Gvr, &ObjectMeta) + Send + Sync + 'static) {
+        self.0.write().push(Box::new(handler));
+    }
+    /// Tells of a deletion.
+    pub fn tell(&self, gvr: &Gvr, meta: &ObjectMeta) {
+        self.0.read().iter().for_each(|handler| handler(gvr, meta));
+    }
 }
 
 impl Caches {
@@ -52,6 +75,7 @@ impl Caches {
         tasks.spawn(self.leases.clone().run(leases, all(), token.clone()));
         tasks.spawn(self.namespaces.clone().run(Api::all(client.clone()), all(), token.clone()));
         tasks.spawn(self.accounts.clone().run(Api::all(client.clone()), all(), token.clone()));
+        tasks.spawn(self.quotas.clone().run(Api::all(client.clone()), all(), token.clone()));
         let named = all().fields(&format!("metadata.name={ROOT_CA}"));
         tasks.spawn(self.root_cas.clone().run(Api::all(client.clone()), named, token.clone()));
     }
@@ -68,6 +92,7 @@ impl Caches {
         self.leases.ready().await;
         self.namespaces.ready().await;
         self.accounts.ready().await;
+        self.quotas.ready().await;
         self.root_cas.ready().await;
     }
 
@@ -82,6 +107,7 @@ impl Caches {
             "nodes" => self.nodes.caught_up(revision, CATCH_UP).await,
             "namespaces" => self.namespaces.caught_up(revision, CATCH_UP).await,
             "serviceaccounts" => self.accounts.caught_up(revision, CATCH_UP).await,
+            "resourcequotas" => self.quotas.caught_up(revision, CATCH_UP).await,
             _ => true,
         };
     }

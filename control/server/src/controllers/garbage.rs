@@ -17,6 +17,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::caches::Caches;
 use super::context::{Context, Running};
 use super::discovery::Discovery;
 
@@ -35,7 +36,7 @@ pub(super) fn run(context: Context, reader: kube::Client, discovery: Discovery) 
     let queue = context.queue::<String>();
     let known: Arc<Mutex<Known>> = Arc::default();
     let caches = context.caches.clone();
-    let feed = Feed { known: known.clone(), queue: queue.clone() };
+    let feed = Feed { known: known.clone(), queue: queue.clone(), caches: caches.clone() };
     feed.follow(&caches.deployments, meta::deployments(), "Deployment");
     feed.follow(&caches.replica_sets, meta::replicasets(), "ReplicaSet");
     feed.follow(&caches.pods, meta::pods(), "Pod");
@@ -45,6 +46,7 @@ pub(super) fn run(context: Context, reader: kube::Client, discovery: Discovery) 
     feed.follow(&caches.nodes, meta::v1("", "nodes"), "Node");
     feed.follow(&caches.namespaces, meta::v1("", "namespaces"), "Namespace");
     feed.follow(&caches.accounts, meta::v1("", "serviceaccounts"), "ServiceAccount");
+    feed.follow(&caches.quotas, meta::v1("", "resourcequotas"), "ResourceQuota");
     let watches = watch_rest(feed, reader, discovery.clone(), context.token.clone());
     let collect = context.work(queue, move |context, uid| {
         let (known, discovery) = (known.clone(), discovery.clone());
@@ -59,6 +61,7 @@ pub(super) fn run(context: Context, reader: kube::Client, discovery: Discovery) 
 struct Feed {
     known: Arc<Mutex<Known>>,
     queue: WorkQueue<String>,
+    caches: Arc<Caches>,
 }
 
 impl Feed {
@@ -71,16 +74,18 @@ impl Feed {
             let mut known = feed.known.lock();
             let mut look = Vec::new();
             let uid = |object: &K| object.meta().uid.clone().unwrap_or_default();
-            if let Some(old) = &change.old
-                && change.new.as_ref().is_none_or(|new| uid(new) != uid(old))
-            {
-                look.extend(known.graph.forget(&uid(old)));
+            let gone = change.old.as_ref().filter(|old| change.new.as_ref().is_none_or(|new| uid(new) != uid(old)));
+            if let Some(gone) = gone {
+                look.extend(known.graph.forget(&uid(gone)));
             }
             if let Some(new) = &change.new {
                 known.absent.forget(&uid(new));
                 look.extend(known.graph.observe(&gvr, &kind, new.meta()));
             }
             drop(known);
+            if let Some(gone) = gone {
+                feed.caches.gone.tell(&gvr, gone.meta());
+            }
             look.into_iter().for_each(|uid| feed.queue.add(uid));
         });
     }
@@ -89,7 +94,7 @@ impl Feed {
 /// Watches the metadata of every served resource that no cache feeds, as resources come and go. Events are left out:
 /// they have no owners and end by themselves.
 async fn watch_rest(feed: Feed, reader: kube::Client, discovery: Discovery, token: CancellationToken) {
-    const CACHED: [(&str, &str); 10] = [
+    const CACHED: [(&str, &str); 11] = [
         ("apps", "deployments"),
         ("apps", "replicasets"),
         ("", "pods"),
@@ -99,6 +104,7 @@ async fn watch_rest(feed: Feed, reader: kube::Client, discovery: Discovery, toke
         ("", "nodes"),
         ("", "namespaces"),
         ("", "serviceaccounts"),
+        ("", "resourcequotas"),
         ("events.k8s.io", "events"),
     ];
     let skip = |gvr: &Gvr| {

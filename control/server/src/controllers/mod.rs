@@ -15,6 +15,7 @@ mod garbage;
 mod namespace;
 mod node_lifecycle;
 mod replicaset;
+mod resource_quota;
 mod scheduler;
 mod service_account;
 
@@ -82,6 +83,10 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
     let publisher = context("root-ca-cert-publisher", &named("root-ca-cert-publisher"));
     running.push(service_account::run_root_ca(publisher, config.ca_pem.clone()));
     running.push(namespace::run(context("namespace-controller", &named("namespace-controller")), discovery.clone()));
+    running.push(resource_quota::run(
+        context("resourcequota-controller", &named("resourcequota-controller")),
+        discovery.clone(),
+    ));
     running.push(garbage::run(
         context("generic-garbage-collector", &named("generic-garbage-collector")),
         reader,

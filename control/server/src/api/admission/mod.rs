@@ -1,8 +1,15 @@
 //! Admission: what may be created, changed or deleted beyond an object's own rules, and what the cluster fills in
-//! (addresses, ports, accounts). A chain of [`Admission`]s runs between defaulting and validation.
+//! (addresses, ports, accounts). A chain of [`Admission`]s runs twice: between defaulting and validation it may change
+//! the object, after validation it may still refuse it.
 
 mod certificates;
+mod classes;
+mod limit_range;
 mod namespace;
+mod others;
+mod priority;
+mod quota;
+mod runtime_class;
 mod service;
 mod service_account;
 
@@ -55,6 +62,18 @@ impl<'a> Review<'a> {
         let names = &self.request.resource.names;
         names.group == group && names.plural == plural
     }
+    /// Whether the write is to an object of this core resource itself, not to one of its subresources.
+    pub fn is_core(&self, plural: &str) -> bool {
+        self.is("", plural) && self.subresource().is_empty()
+    }
+    /// The subresource that is written, `""` if it is the object itself.
+    pub fn subresource(&self) -> &str {
+        self.request.target.subresource.as_deref().unwrap_or_default()
+    }
+    /// The refusal of the write.
+    pub fn forbidden(&self, why: impl std::fmt::Display) -> ApiError {
+        ApiError::forbidden(&self.request.group_resource(), self.name, why)
+    }
     /// Keeps a lock until the write is committed.
     pub fn hold(&mut self, guard: OwnedMutexGuard<()>) {
         self.guards.push(guard);
@@ -70,6 +89,10 @@ impl<'a> Review<'a> {
 pub(crate) trait Admission: Send + Sync {
     /// Refuses the write, or lets it pass, perhaps changed.
     async fn admit(&self, review: &mut Review<'_>) -> Result<(), ApiError>;
+    /// Refuses a write whose object is valid, or lets it pass as it is. A dry run leaves no trace.
+    async fn check(&self, _review: &mut Review<'_>) -> Result<(), ApiError> {
+        Ok(())
+    }
 }
 
 /// The chain in order.
@@ -77,7 +100,13 @@ pub(crate) fn chain(service_cidr: Cidr, node_ports: std::ops::RangeInclusive<u16
     vec![
         Box::new(namespace::Lifecycle),
         Box::new(certificates::Requester),
-        Box::new(service_account::DefaultAccount),
+        Box::new(limit_range::Limits),
+        Box::new(service_account::Accounts),
+        Box::new(priority::Priorities::default()),
+        Box::new(classes::DefaultClasses::default()),
+        Box::new(runtime_class::RuntimeClasses),
+        Box::new(quota::Quotas::default()),
+        // Holds a lock until the commit: nothing that waits comes after it.
         Box::new(service::Addresses::new(service_cidr, node_ports)),
     ]
 }

@@ -81,7 +81,11 @@ impl Addresses {
             self.assign_address(spec, taken, &mut errors);
         }
         if matches!(kind.as_str(), "NodePort" | "LoadBalancer") {
-            self.assign_ports(spec, taken, &mut errors);
+            let mut used = taken.ports.clone();
+            self.assign_ports(spec, &mut used, &mut errors);
+            if has_health_check(&kind, spec) {
+                self.assign_health_check(spec, &used, &mut errors);
+            }
         }
         errors
     }
@@ -138,10 +142,14 @@ impl Addresses {
             .or_else(|| (1..low.min(high)).find_map(free))
     }
 
-    fn assign_ports(&self, spec: &mut Map<String, Value>, taken: &Taken, errors: &mut Vec<FieldError>) {
+    fn assign_ports(
+        &self,
+        spec: &mut Map<String, Value>,
+        used: &mut BTreeSet<(String, u16)>,
+        errors: &mut Vec<FieldError>,
+    ) {
         let skip = spec.get("allocateLoadBalancerNodePorts") == Some(&json!(false));
         let ports = spec.get_mut("ports").and_then(Value::as_array_mut);
-        let mut used = taken.ports.clone();
         // Ports that the client chose come first, so that none is given away to another port of the same Service.
         let mut without = Vec::new();
         for (i, port) in ports.into_iter().flatten().enumerate() {
@@ -153,17 +161,13 @@ impl Addresses {
             }
             let mut fail = |why: String| errors.push(FieldError::invalid(&field, &json!(given), &why));
             match u16::try_from(given).ok().filter(|p| self.ports.contains(p)) {
-                None => fail(format!(
-                    "provided port is not in the valid range. The range of valid ports is {}-{}",
-                    self.ports.start(),
-                    self.ports.end()
-                )),
+                None => fail(self.out_of_range()),
                 Some(p) if !used.insert((protocol, p)) => fail("provided port is already allocated".into()),
                 Some(_) => {}
             }
         }
         for (protocol, port) in without.into_iter().filter(|_| !skip) {
-            let Some(free) = self.free_port(&used) else {
+            let Some(free) = self.free_port(used) else {
                 let (first, last) = (self.ports.start(), self.ports.end());
                 let why = format!("range is full: no node port of {first}-{last} is free");
                 errors.push(FieldError::invalid("spec.ports", &Value::Null, &why));
@@ -172,6 +176,35 @@ impl Addresses {
             used.insert((protocol, free));
             as_map(port).insert("nodePort".into(), json!(free));
         }
+    }
+
+    /// The port at which a load balancer asks a node whether it has pods of the Service.
+    fn assign_health_check(
+        &self,
+        spec: &mut Map<String, Value>,
+        used: &BTreeSet<(String, u16)>,
+        errors: &mut Vec<FieldError>,
+    ) {
+        const FIELD: &str = "spec.healthCheckNodePort";
+        let given = spec.get("healthCheckNodePort").and_then(Value::as_i64).unwrap_or(0);
+        if given == 0 {
+            match self.free_port(used) {
+                Some(free) => drop(spec.insert("healthCheckNodePort".into(), json!(free))),
+                None => errors.push(FieldError::invalid(FIELD, &json!(0), "range is full: no node port is free")),
+            }
+            return;
+        }
+        let why = match u16::try_from(given).ok().filter(|p| self.ports.contains(p)) {
+            None => self.out_of_range(),
+            Some(port) if used.iter().any(|(_, p)| *p == port) => "provided port is already allocated".into(),
+            Some(_) => return,
+        };
+        errors.push(FieldError::invalid(FIELD, &json!(given), &why));
+    }
+
+    fn out_of_range(&self) -> String {
+        let (first, last) = (self.ports.start(), self.ports.end());
+        format!("provided port is not in the valid range. The range of valid ports is {first}-{last}")
     }
 
     /// A port that no protocol uses.
@@ -198,6 +231,9 @@ impl Taken {
             let number = port.get("nodePort").and_then(Value::as_u64).and_then(|p| u16::try_from(p).ok());
             taken.ports.extend(number.filter(|p| *p > 0).map(|p| (protocol(port), p)));
         }
+        let health = service.pointer("/spec/healthCheckNodePort").and_then(Value::as_u64);
+        let health = health.and_then(|p| u16::try_from(p).ok()).filter(|p| *p > 0);
+        taken.ports.extend(health.map(|p| ("TCP".to_string(), p)));
         taken
     }
 }
@@ -208,6 +244,11 @@ fn protocol(port: &Value) -> String {
 
 fn service_type(service: &Value) -> &str {
     service.pointer("/spec/type").and_then(Value::as_str).unwrap_or("ClusterIP")
+}
+
+/// Whether a load balancer must know which nodes have pods of the Service.
+fn has_health_check(kind: &str, spec: &Map<String, Value>) -> bool {
+    kind == "LoadBalancer" && spec.get("externalTrafficPolicy").and_then(Value::as_str) == Some("Local")
 }
 
 fn text<'a>(v: &'a Value, pointer: &str) -> &'a str {
@@ -264,7 +305,8 @@ impl Admission for Addresses {
         }
         if let Some(old) = review.old {
             carry(review.object, old);
-            if Taken::of(review.object) == Taken::of(old) && service_type(review.object) == service_type(old) {
+            let shape = |s: &Value| (service_type(s).to_string(), text(s, "/spec/externalTrafficPolicy").to_string());
+            if Taken::of(review.object) == Taken::of(old) && shape(review.object) == shape(old) {
                 return Ok(());
             }
         }
@@ -304,6 +346,18 @@ mod tests {
             (json!({"clusterIP": "None"}), ""),
             (json!({"type": "ExternalName"}), ""),
             (json!({"type": "NodePort", "ports": [{"port": 1, "nodePort": 30000, "protocol": "UDP"}]}), ""),
+            (
+                json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 30000}),
+                "spec.healthCheckNodePort: Invalid value: 30000: provided port is already allocated",
+            ),
+            (
+                json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "healthCheckNodePort": 99}),
+                "spec.healthCheckNodePort: Invalid value: 99: provided port is not in the valid range",
+            ),
+            (
+                json!({"type": "LoadBalancer", "externalTrafficPolicy": "Local", "ports": [{"port": 1}]}),
+                "spec.healthCheckNodePort: Invalid value: 0: range is full",
+            ),
         ];
         for (spec, want) in cases {
             let mut service = json!({"spec": spec});
@@ -314,6 +368,10 @@ mod tests {
         let mut service = json!({"spec": {"type": "NodePort", "ports": [{"port": 80}]}});
         assert!(a.assign(&mut service, &taken).is_empty());
         assert_eq!(service["spec"]["ports"][0]["nodePort"], 30001);
+        let mut local = json!({"spec": {"type": "LoadBalancer", "externalTrafficPolicy": "Local"}});
+        assert!(a.assign(&mut local, &taken).is_empty());
+        assert_eq!(local["spec"]["healthCheckNodePort"], 30001);
+        assert!(Taken::of(&local).ports.contains(&("TCP".into(), 30001)));
         let ip: Ipv4Addr = service["spec"]["clusterIP"].as_str().unwrap().parse().unwrap();
         assert!(a.cidr.contains(ip) && u32::from(ip) - u32::from(Ipv4Addr::new(10, 43, 0, 0)) >= 256);
     }

@@ -1,6 +1,7 @@
 //! The API server through its router, in process, over the memory store.
 
 mod access;
+mod admission;
 mod apply;
 mod bad_bodies;
 mod bad_input;
@@ -9,6 +10,7 @@ mod component_statuses;
 mod conformance;
 mod deletes;
 mod evictions;
+mod fairness;
 mod invented;
 mod lists;
 mod minimal;
@@ -57,6 +59,7 @@ impl NodeDialer for Unconnected {
 
 pub(super) struct Server {
     pub router: Router,
+    pub state: Arc<ApiState>,
     pub store: Arc<MemoryStore>,
     pub shutdown: CancellationToken,
     pub now: Arc<Mutex<Timestamp>>,
@@ -106,7 +109,7 @@ impl Server {
         Self::made_of(kinds::builtin(), Arc::new(Unconnected), authorizer).await
     }
 
-    /// A server with the namespace `default`.
+    /// A server with the namespace `default` and its account.
     async fn made_of(registry: Registry, dialer: Arc<dyn NodeDialer>, authorizer: Arc<dyn Authorizer>) -> Self {
         let store = Arc::new(MemoryStore::new(copepod_store::Options::default()));
         let now: Arc<Mutex<Timestamp>> = Arc::new(Mutex::new("2026-01-01T00:00:00Z".parse().unwrap()));
@@ -123,9 +126,12 @@ impl Server {
             node_ports: 30000..=32767,
             shutdown: shutdown.clone(),
         });
-        let server = Self { router: router(Arc::new(state)), store, shutdown, now, components };
+        let state = Arc::new(state);
+        let server = Self { router: router(state.clone()), state, store, shutdown, now, components };
         let ns = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "default"}});
         server.post("/api/v1/namespaces", &ns).await.ok();
+        let account = json!({"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "default"}});
+        server.post("/api/v1/namespaces/default/serviceaccounts", &account).await.ok();
         server
     }
 

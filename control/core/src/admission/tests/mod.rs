@@ -1,0 +1,5 @@
+//! Admission's decisions, in tables.
+
+mod limits;
+mod pods;
+mod quotas;
