@@ -41,7 +41,7 @@ enum Task {
     Guests,
     /// Measure, side by side with a peer.
     Bench {
-        /// Which benchmark: spine.
+        /// Which benchmark: spine or api.
         name: String,
     },
     /// Regenerate control/core/data from registry packages.

@@ -16,7 +16,6 @@ use super::{apply, body, object};
 
 /// GET, PUT and PATCH of `/scale`.
 pub(crate) async fn serve(request: &Request, paths: &ScalePaths) -> Result<Response, ApiError> {
-    let resource = &request.resource;
     let name = request.name();
     let outcome = match request.verb {
         Verb::Get => {
@@ -39,7 +38,7 @@ pub(crate) async fn serve(request: &Request, paths: &ScalePaths) -> Result<Respo
         }
         _ => return Err(ApiError::method_not_allowed(&request.group_resource(), request.verb.name())),
     };
-    present::plain(request, 200, &scale_of(paths, &outcome.value(resource)?))
+    present::plain(request, 200, &scale_of(paths, &outcome.value(request)?))
 }
 
 /// The Scale of an object.

@@ -5,7 +5,7 @@ use copepod_core::resource::Resource;
 use copepod_store::Record;
 
 use super::object;
-use super::request::Query;
+use super::request::{Query, Request};
 
 /// Which objects a list or watch wants.
 #[derive(Debug, Clone)]
@@ -46,20 +46,20 @@ impl Selector {
         self.fields.exact("metadata.namespace")
     }
     /// Whether a record is wanted.
-    pub fn takes(&self, resource: &Resource, record: &Record) -> bool {
-        self.labels.matches(&record.attrs.labels) && self.takes_fields(resource, record)
+    pub fn takes(&self, request: &Request, record: &Record) -> bool {
+        self.labels.matches(&record.attrs.labels) && self.takes_fields(request, record)
     }
 
-    fn takes_fields(&self, resource: &Resource, record: &Record) -> bool {
+    fn takes_fields(&self, request: &Request, record: &Record) -> bool {
         if self.fields.is_empty() {
             return true;
         }
-        if resource.storage.is_none() {
+        if request.resource.storage.is_none() {
             return self.fields.matches(|path| record.attrs.fields.get(path).map(String::as_str));
         }
         // The index has the storage resource's fields, not the view's.
-        let Ok(object) = object::decode(resource, record) else { return false };
-        let fields = object::selectable(resource, &object);
+        let Ok(object) = object::decode(request, record) else { return false };
+        let fields = object::selectable(&request.resource, &object);
         self.fields.matches(|path| fields.get(path).map(String::as_str))
     }
 }

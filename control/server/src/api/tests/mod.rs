@@ -4,6 +4,7 @@ mod access;
 mod apply;
 mod clients;
 mod conformance;
+mod decoding;
 mod deletes;
 mod invented;
 mod lists;
