@@ -37,8 +37,8 @@ pub fn version(path: Option<&Path>) -> Result<String> {
 /// A running etcd; dropped, it stops.
 pub struct Etcd {
     address: SocketAddr,
-    // Ended when this is dropped.
-    _program: Program,
+    /// The program, ended when this is dropped.
+    pub program: Program,
 }
 
 impl Etcd {
@@ -58,7 +58,7 @@ impl Etcd {
         let program = Program::start("etcd", &mut command, Output::Out)?;
         let target = Target::plain(address);
         poll(START, || load::ask(&target, &Ask { request: target.request("GET", "/health", ""), expect: 200 }))?;
-        Ok(Self { address, _program: program })
+        Ok(Self { address, program })
     }
 
     /// A writer's connection.

@@ -50,6 +50,16 @@ pub fn cpu_seconds(pid: u32) -> Result<f64> {
     Ok(ticks as f64 / ticks_per_second())
 }
 
+/// The same of a process alone.
+///
+/// # Errors
+/// The process is gone.
+pub fn own_cpu_seconds(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    Ok(stat(&text).with_context(|| format!("{path} is no stat"))?.ticks as f64 / ticks_per_second())
+}
+
 /// A process and its descendants, the process first. All of /proc is read, since a process's list of children is kept
 /// by the thread that started them.
 fn tree(root: u32) -> Result<Vec<(u32, Stat)>> {
@@ -141,7 +151,8 @@ mod tests {
         }
         let used = memory(program.pid()).unwrap();
         assert!(used.len() == 2 && used.iter().all(|m| m.pss > 0.0 && m.rss >= m.pss), "{used:?}");
-        assert!(cpu_seconds(program.pid()).unwrap() > 0.0);
+        assert!(cpu_seconds(program.pid()).unwrap() >= own_cpu_seconds(program.pid()).unwrap());
+        assert!(own_cpu_seconds(program.pid()).unwrap() > 0.0);
         assert!(memory(u32::MAX).is_err());
     }
 }

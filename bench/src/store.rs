@@ -15,8 +15,9 @@ use tokio::runtime::Runtime;
 use crate::Tools;
 use crate::api::{CLIENTS as WRITERS, VALUE};
 use crate::etcd::{self, Etcd};
+use crate::process;
 use crate::program::step;
-use crate::report::{Samples, table};
+use crate::report::{Samples, number, table};
 
 const ROUNDS: usize = 3;
 const ROUND: Duration = Duration::from_secs(3);
@@ -24,24 +25,34 @@ const TABLE: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("values");
 /// As the store's own.
 const CACHE_BYTES: usize = 8 << 20;
 
+/// The sides, in the order in which they take turns.
+const SIDES: [&str; 4] = ["copepod-store", "raw redb, quick repair as the store's", "raw redb as it comes", "etcd"];
+
 /// What one store gave with so many writers, over all rounds.
 #[derive(Default)]
 struct Side {
     rate: Samples,
     p50: Samples,
     p99: Samples,
+    cpu: Samples,
+}
+
+/// One round of one store: what each commit took, how many values were in it, and CPU seconds.
+struct Round {
+    millis: Vec<f64>,
+    values: usize,
+    seconds: f64,
+    cpu: f64,
 }
 
 impl Side {
-    fn add(&mut self, millis: Vec<f64>, writes_each: usize, seconds: f64) {
-        self.rate.push(millis.len() as f64 * writes_each as f64 / seconds);
-        let millis = Samples::from(millis);
+    fn add(&mut self, round: Round) {
+        let values = (round.millis.len() * round.values) as f64;
+        self.rate.push(values / round.seconds);
+        self.cpu.push(round.cpu * 1000.0 / values);
+        let millis = Samples::from(round.millis);
         self.p50.push(millis.quantile(0.5));
         self.p99.push(millis.quantile(0.99));
-    }
-
-    fn cells(&self) -> [String; 2] {
-        [self.rate.show("/s"), format!("{:.2} / {:.2}", self.p50.median(), self.p99.median())]
     }
 }
 
@@ -58,53 +69,60 @@ pub fn run(tools: &Tools, etcd: Option<&Path>) -> Result<String> {
     let peer = etcd.map(|path| Etcd::start(path, &scratch.join("etcd"))).transpose();
     let peer = peer.and_then(|p| p.context("no etcd"));
     let value = Bytes::from(vec![b'z'; VALUE]);
+    let own = std::process::id();
     let mut rows = Vec::new();
     for writers in WRITERS {
-        let [mut a, mut b, mut c, mut d]: [Side; 4] = Default::default();
+        let mut sides: [Side; SIDES.len()] = Default::default();
         for round in 0..ROUNDS {
             step(&format!("stores with {writers} writers, round {} of {ROUNDS}", round + 1));
-            drive(&runtime, (0..writers).map(|_| Ours(ours.clone(), value.clone())).collect(), round, &mut a)?;
-            transactions(&quick, true, writers, round, &value, &mut b)?;
-            transactions(&plain, false, writers, round, &value, &mut d)?;
-            if let Ok(etcd) = &peer {
-                let connections = (0..writers).map(|_| runtime.block_on(etcd.connect()));
-                let theirs: Vec<_> = connections.map(|w| Ok(Theirs(w?, value.clone()))).collect::<Result<_>>()?;
-                drive(&runtime, theirs, round, &mut c)?;
+            for (number, side) in sides.iter_mut().enumerate() {
+                side.add(match (number, &peer) {
+                    (0, _) => {
+                        let writers = (0..writers).map(|_| Ours(ours.clone(), value.clone()));
+                        drive(&runtime, own, writers.collect(), round)?
+                    }
+                    (1, _) => transactions(&quick, true, writers, round, &value)?,
+                    (2, _) => transactions(&plain, false, writers, round, &value)?,
+                    (_, Ok(etcd)) => {
+                        let connections = (0..writers).map(|_| runtime.block_on(etcd.connect()));
+                        let theirs = connections.map(|w| Ok(Theirs(w?, value.clone())));
+                        drive(&runtime, etcd.program.pid(), theirs.collect::<Result<Vec<_>>>()?, round)?
+                    }
+                    (_, Err(_)) => continue,
+                });
             }
         }
-        let against = |other: &Side| format!("{:.2}x", a.rate.median() / other.rate.median());
-        let mut row = vec![writers.to_string()];
-        row.extend(a.cells());
-        row.extend(b.cells());
-        row.push(against(&b));
-        row.extend(d.cells());
-        match &peer {
-            Ok(_) => {
-                row.extend(c.cells());
-                row.push(against(&c));
-            }
-            Err(why) => row.extend([format!("cannot be had: {why:#}"), "-".into(), "-".into()]),
+        let ours = sides.first().map_or(0.0, |side| side.rate.median());
+        for (name, side) in SIDES.into_iter().zip(&sides) {
+            let theirs = side.rate.median();
+            rows.push(vec![
+                writers.to_string(),
+                name.into(),
+                if theirs > 0.0 { side.rate.show("/s") } else { "cannot be had".into() },
+                number(side.p50.median()),
+                number(side.p99.median()),
+                format!("{:.3}", side.cpu.median()),
+                if theirs > 0.0 { format!("{:.2}x", ours / theirs) } else { "-".into() },
+            ]);
         }
-        rows.push(row);
+    }
+    if let Err(why) = &peer {
+        step(&format!("no etcd: {why:#}"));
     }
     let columns = [
         "Writers",
-        "copepod-store",
-        "p50 / p99, ms",
-        "raw redb, quick repair as the store's",
-        "p50 / p99 of a transaction, ms",
-        "Store by redb",
-        "raw redb as it comes",
-        "p50 / p99 of a transaction, ms",
-        "etcd",
-        "p50 / p99, ms",
-        "Store by etcd",
+        "Store",
+        "Puts per second",
+        "p50 of a put or transaction, ms",
+        "p99, ms",
+        "CPU, s per 1,000",
+        "copepod-store's rate by this",
     ];
     Ok(format!(
-        "Durable puts of 1 KB under new keys. The store, in this process, writes a record and a row of history for each, \
-         and gathers what its writers wait for; raw redb, in this process, inserts the same keys and values into one \
-         table, as many in a transaction as there are writers. etcd is a process of its own, reached over gRPC on loopback without TLS, one connection a writer. Medians \
-         (least to greatest).\n\n{}",
+        "Durable puts of 1 KB under new keys. copepod-store, in this process, writes a record and a row of history for \
+         each, and gathers what its writers wait for; raw redb, in this process, inserts the same keys and values into one \
+         table, as many in a transaction as there are writers. etcd is a process of its own, reached over gRPC on loopback \
+         without TLS, one connection a writer; its CPU is the server's alone. Medians (least to greatest).\n\n{}",
         table(&columns, &rows)
     ))
 }
@@ -139,8 +157,9 @@ impl Put for Theirs {
     }
 }
 
-/// Runs writers until the round is over.
-fn drive(runtime: &Runtime, writers: Vec<impl Put>, round: usize, side: &mut Side) -> Result<()> {
+/// Runs writers until the round is over; `process` is whose CPU counts.
+fn drive(runtime: &Runtime, process: u32, writers: Vec<impl Put>, round: usize) -> Result<Round> {
+    let before = process::own_cpu_seconds(process)?;
     let (start, count) = (Instant::now(), writers.len());
     let work = |(number, mut writer)| async move {
         let mut millis = Vec::new();
@@ -152,27 +171,21 @@ fn drive(runtime: &Runtime, writers: Vec<impl Put>, round: usize, side: &mut Sid
         Ok::<_, anyhow::Error>(millis)
     };
     let tasks: Vec<_> = writers.into_iter().enumerate().map(|w| runtime.spawn(work(w))).collect();
-    let mut all = Vec::new();
+    let mut millis = Vec::new();
     for task in tasks {
-        all.extend(runtime.block_on(task)??);
+        millis.extend(runtime.block_on(task)??);
     }
-    side.add(all, 1, start.elapsed().as_secs_f64());
-    Ok(())
+    let cpu = process::own_cpu_seconds(process)? - before;
+    Ok(Round { millis, values: 1, seconds: start.elapsed().as_secs_f64(), cpu })
 }
 
 /// As many values in each transaction as there are writers, one transaction after another.
-fn transactions(
-    database: &Database,
-    quick_repair: bool,
-    writers: usize,
-    round: usize,
-    value: &Bytes,
-    side: &mut Side,
-) -> Result<()> {
+fn transactions(db: &Database, quick_repair: bool, writers: usize, round: usize, value: &Bytes) -> Result<Round> {
+    let before = process::own_cpu_seconds(std::process::id())?;
     let (start, mut millis) = (Instant::now(), Vec::new());
     while start.elapsed() < ROUND {
         let begin = Instant::now();
-        let mut transaction = database.begin_write()?;
+        let mut transaction = db.begin_write()?;
         transaction.set_quick_repair(quick_repair);
         {
             let mut table = transaction.open_table(TABLE)?;
@@ -183,6 +196,6 @@ fn transactions(
         transaction.commit()?;
         millis.push(begin.elapsed().as_secs_f64() * 1000.0);
     }
-    side.add(millis, writers, start.elapsed().as_secs_f64());
-    Ok(())
+    let cpu = process::own_cpu_seconds(std::process::id())? - before;
+    Ok(Round { millis, values: writers, seconds: start.elapsed().as_secs_f64(), cpu })
 }
