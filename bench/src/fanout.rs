@@ -16,14 +16,30 @@ use crate::report::{Samples, number, table};
 use crate::target::Target;
 
 const ROUNDS: usize = 3;
-/// Watchers, events for each, and the recorded figures of upstream's: events a second, microseconds of CPU for each.
-const SIZES: [(usize, u64, Option<(f64, f64)>); 2] = [(100, 3000, None), (1000, 400, Some((32_600.0, 38.0)))];
+const SIZES: [Size; 2] = [
+    Size { watchers: 100, events: 3000, to_beat: None },
+    Size { watchers: 1000, events: 400, to_beat: Some(ToBeat { rate: 32_600.0, micros: 38.0 }) },
+];
 const WRITERS: u64 = 4;
 const OBJECTS: u64 = 16;
 const COLLECTION: &str = "/api/v1/namespaces/fan/configmaps";
 const LIMIT: Duration = Duration::from_secs(120);
 /// A watcher's thread needs little.
 const STACK: usize = 256 << 10;
+
+/// One fan-out.
+struct Size {
+    watchers: usize,
+    /// For each watcher.
+    events: u64,
+    to_beat: Option<ToBeat>,
+}
+
+/// Recorded figures of upstream's: events a second, and microseconds of CPU for each.
+struct ToBeat {
+    rate: f64,
+    micros: f64,
+}
 
 /// Measures both sizes.
 ///
@@ -35,7 +51,7 @@ pub fn run(tools: &Tools) -> Result<String> {
     make_namespace(&target, "fan")?;
     fill(&target, cluster.server.pid(), "fan", 0..OBJECTS)?;
     let mut rows = Vec::new();
-    for (watchers, events, recorded) in SIZES {
+    for Size { watchers, events, to_beat } in SIZES {
         let (mut rate, mut cpu, mut opened) = (Samples::default(), Samples::default(), 0.0);
         for round in 0..ROUNDS {
             step(&format!("{watchers} watchers, round {} of {ROUNDS}", round + 1));
@@ -46,8 +62,8 @@ pub fn run(tools: &Tools) -> Result<String> {
             cpu.push(one.cpu_micros);
             opened += after.get("WATCH").unwrap_or(&0.0) - before.get("WATCH").unwrap_or(&0.0);
         }
-        let (beat, times) = match recorded {
-            Some((r, c)) => (
+        let (beat, times) = match to_beat {
+            Some(ToBeat { rate: r, micros: c }) => (
                 format!("{} /s, {} us", number(r), number(c)),
                 format!("{:.1}x the rate, 1/{:.1} of the CPU", rate.median() / r, c / cpu.median()),
             ),
