@@ -140,11 +140,7 @@ struct Ours(Arc<RedbStore>, Bytes);
 
 impl Put for Ours {
     async fn put(&mut self, key: String) -> Result<()> {
-        let name = key.rsplit('/').next().unwrap_or_default().to_string();
-        let fields = [("metadata.name", name), ("metadata.namespace", "default".to_string())];
-        let fields = fields.into_iter().map(|(k, v)| (k.to_string(), v)).collect();
-        let attrs = Attrs { fields, ..Attrs::default() };
-        self.0.put(&key, self.1.clone(), attrs, Expect::Absent).await?;
+        self.0.put(&key, self.1.clone(), Attrs::default(), Expect::Absent).await?;
         Ok(())
     }
 }

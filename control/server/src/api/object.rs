@@ -71,18 +71,14 @@ fn encode_plain(resource: &Resource, object: &Value) -> Result<(Bytes, Attrs), A
         }
     }
     out.push(b'}');
-    Ok((out.into(), Attrs { labels: labels(object), fields: selectable(resource, object), splice }))
+    // No spare room: the bytes stay in memory as they are.
+    let bytes = Bytes::from(out.into_boxed_slice());
+    Ok((bytes, Attrs { labels: labels(object), fields: selectable(resource, object), splice }))
 }
 
-/// The values that field selectors may name.
+/// The values that field selectors may name, besides name and namespace, which the key says.
 pub(crate) fn selectable(resource: &Resource, object: &Value) -> BTreeMap<String, String> {
-    let mut fields: BTreeMap<String, String> =
-        resource.strategy.fields(object).into_iter().map(|(k, v)| (k.to_string(), v)).collect();
-    fields.insert("metadata.name".into(), meta_str(object, "name").into());
-    if resource.namespaced() {
-        fields.insert("metadata.namespace".into(), meta_str(object, "namespace").into());
-    }
-    fields
+    resource.strategy.fields(object).into_iter().map(|(k, v)| (k.to_string(), v)).collect()
 }
 
 fn labels(object: &Value) -> BTreeMap<String, String> {
