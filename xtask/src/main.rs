@@ -42,7 +42,7 @@ enum Task {
     Guests,
     /// Measure, side by side with a peer.
     Bench {
-        /// Which benchmark: spine.
+        /// Which benchmark: spine or api.
         name: String,
     },
     /// Feed the decoders, patches, schemas and server-side apply with made-up input; fails at the first crash of each.

@@ -23,7 +23,7 @@ pub(crate) fn serve(request: &Request) -> Result<Response, ApiError> {
         for name in components {
             records.push(record(request, &observed(request, name))?);
         }
-        records.retain(|record| selector.takes(&request.resource, record));
+        records.retain(|record| selector.takes(request, record));
         let revision = request.state.store.current_revision();
         return present::list(request, &ListPage { records, revision, cont: None, remaining: None });
     }

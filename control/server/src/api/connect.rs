@@ -33,7 +33,7 @@ fn check(request: &Request, sub: &str) -> Result<(), ApiError> {
     if request.resource.names.plural != "pods" || sub == "proxy" {
         return Ok(());
     }
-    let pod = object::decode(&request.resource, &record)?;
+    let pod = object::decode(request, &record)?;
     if sub != "portforward" {
         log::container(&pod, &name, request.query.get("container"))?;
     }

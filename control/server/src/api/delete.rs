@@ -16,6 +16,7 @@ use super::object::{self, as_map, child_mut, finalizers, is_deleting, meta_i64, 
 use super::present::{self, Outcome};
 use super::request::{Query, Request, dry_run, parse_revision, success, timestamp};
 use super::selector::Selector;
+use super::update::with_revision;
 use super::{body, read};
 
 /// How often a delete is tried again when others commit in between.
@@ -129,7 +130,6 @@ pub(crate) async fn delete_collection(request: &Request) -> Result<Response, Api
     let options = DeleteOptions::of(request)?;
     let selector = Selector::of(&request.resource, &request.query)?;
     let page = read::list_page(request, &selector)?;
-    let resource = &request.resource;
     let revision = page.revision;
     let tasks = page.records.into_iter().map(|record| {
         let options = &options;
@@ -138,7 +138,7 @@ pub(crate) async fn delete_collection(request: &Request) -> Result<Response, Api
             // Across namespaces the key, not the URL, says where the object is.
             match delete_at(request, &record.key, &name, options).await {
                 Ok(Deleted::Gone(object)) => Ok(Some(object)),
-                Ok(Deleted::Marked(outcome)) => outcome.value(resource).map(Some),
+                Ok(Deleted::Marked(outcome)) => outcome.value(request).map(Some),
                 Err(e) if e.code == 404 => Ok(None),
                 Err(e) => Err(e),
             }
@@ -173,7 +173,7 @@ async fn delete_at(request: &Request, key: &str, name: &str, options: &DeleteOpt
     let store = &request.state.store;
     for _ in 0..MAX_TRIES {
         let record = store.get(key).ok_or_else(|| ApiError::not_found(&group_resource, name))?;
-        let mut object = object::decode(resource, &record)?;
+        let mut object = object::decode(request, &record)?;
         check_preconditions(request, name, record.revision, &object, options)?;
         let mut review = Review::new(request, Operation::Delete, name, &mut object, None);
         request.state.admit(&mut review).await?;
@@ -182,10 +182,10 @@ async fn delete_at(request: &Request, key: &str, name: &str, options: &DeleteOpt
         let revision = Expect::Revision(record.revision);
         let result = match plan(resource, &object, options, request.state.now()) {
             Plan::Keep => return Ok(Deleted::Marked(Outcome::Stored(record))),
-            Plan::Remove if options.dry_run => return Ok(Deleted::Gone(object::decode(resource, &record)?)),
+            Plan::Remove if options.dry_run => return Ok(Deleted::Gone(with_revision(object, record.revision))),
             Plan::Mark(new) if options.dry_run => return Ok(Deleted::Marked(Outcome::Unstored(new))),
             Plan::Remove => match store.delete(key, revision).await {
-                Ok(removed) => Ok(Deleted::Gone(object::decode(resource, &removed)?)),
+                Ok(removed) => Ok(Deleted::Gone(with_revision(object, removed.revision))),
                 Err(e) => Err(e),
             },
             Plan::Mark(new) => {

@@ -48,7 +48,7 @@ async fn attempt(request: &Request, options: &DeleteOptions) -> Result<bool, Api
     let (state, name) = (&request.state, request.name());
     let record =
         state.store.get(&request.key(name)).ok_or_else(|| ApiError::not_found(&request.group_resource(), name))?;
-    let pod = object::decode(&request.resource, &record)?;
+    let pod = object::decode(request, &record)?;
     delete::check_preconditions(request, name, record.revision, &pod, options)?;
     let mut options = options.clone();
     let Some(kind) = state.registry.find("policy", "v1", "poddisruptionbudgets") else {
@@ -77,7 +77,7 @@ fn budgets(request: &Request, kind: &Resource) -> Result<Vec<Value>, ApiError> {
     let prefix = object::prefix(kind, request.namespace());
     let page = request.state.store.list(&prefix, &ListOptions::default());
     let page = page.map_err(|e| error::from_store(e, &kind.group_resource(), ""))?;
-    page.records.iter().map(|record| object::decode(kind, record)).collect()
+    page.records.iter().map(|record| object::stored(request, record)).collect()
 }
 
 /// Takes one disruption from a budget: a write to its status in the server's own name.

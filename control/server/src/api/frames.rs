@@ -4,12 +4,12 @@
 use bytes::{BufMut, BytesMut};
 use copepod_api::ApiError;
 use copepod_core::codec;
-use copepod_core::resource::Resource;
 use copepod_store::Record;
 use serde_json::Value;
 
 use super::accept::{Accept, Format, Shape};
 use super::object;
+use super::request::Request;
 
 /// The field numbers of `metav1.WatchEvent`, and of the `runtime.RawExtension` in it.
 const TYPE: u8 = 1;
@@ -72,15 +72,37 @@ impl Frames {
     }
 
     /// Adds an event with a stored object; JSON copies its bytes.
-    pub fn record(self, out: &mut BytesMut, kind: &str, resource: &Resource, record: &Record) -> Result<(), ApiError> {
+    pub fn record(self, out: &mut BytesMut, kind: &str, request: &Request, record: &Record) -> Result<(), ApiError> {
         match self {
             Self::Json => {
                 open(out, kind);
-                object::served_into(resource, record, out)?;
+                object::served_into(request, record, out)?;
                 out.extend_from_slice(b"}\n");
                 Ok(())
             }
-            Self::Protobuf => self.object(out, kind, &object::decode(resource, record)?),
+            Self::Protobuf => self.object(out, kind, &object::decode(request, record)?),
+        }
+    }
+
+    /// Adds an event with a stored object's `PartialObjectMetadata`; JSON copies its bytes.
+    pub fn metadata(
+        self,
+        out: &mut BytesMut,
+        kind: &str,
+        version: &str,
+        request: &Request,
+        record: &Record,
+    ) -> Result<(), ApiError> {
+        match self {
+            Self::Json => {
+                open(out, kind);
+                object::metadata_into(request, version, record, out)?;
+                out.extend_from_slice(b"}\n");
+                Ok(())
+            }
+            Self::Protobuf => {
+                self.object(out, kind, &object::metadata_only(&object::decode(request, record)?, version))
+            }
         }
     }
 }

@@ -29,7 +29,7 @@ pub(crate) async fn log(request: &Request) -> Result<Response, ApiError> {
         .store
         .get(&request.key(name))
         .ok_or_else(|| ApiError::not_found(&request.group_resource(), name))?;
-    let pod = object::decode(&request.resource, &record)?;
+    let pod = object::decode(request, &record)?;
     validate(&request.query)?;
     let container = container(&pod, name, request.query.get("container"))?;
     let node = pod.pointer("/spec/nodeName").and_then(Value::as_str).unwrap_or_default();

@@ -12,6 +12,7 @@ use parking_lot::Mutex;
 
 use super::ApiState;
 use super::object;
+use super::request::Verb;
 
 /// Upper bounds of the duration buckets, in seconds.
 const BUCKETS: &[f64] = &[0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0];
@@ -42,6 +43,7 @@ pub(crate) struct Metrics {
     durations: Mutex<BTreeMap<RequestKey, Histogram>>,
     watchers: Mutex<BTreeMap<String, Arc<AtomicU64>>>,
     all_watchers: Arc<AtomicU64>,
+    decoded: Mutex<BTreeMap<&'static str, u64>>,
     pub inflight: AtomicU64,
     pub panics: AtomicU64,
 }
@@ -71,6 +73,11 @@ impl Metrics {
             histogram.sum += seconds;
         }
         *self.requests.lock().entry((key, code)).or_default() += 1;
+    }
+
+    /// Counts a stored object whose bytes were decoded for a request of this verb.
+    pub fn decoded(&self, verb: Verb) {
+        *self.decoded.lock().entry(verb.name()).or_default() += 1;
     }
 
     /// Counts a watcher in; 429 beyond [`MAX_WATCHES`].
@@ -111,6 +118,15 @@ impl Metrics {
         for resource in state.registry.all().iter().filter(|r| r.storage.is_none() && r.is_stored()) {
             let n = state.store.count(&object::prefix(resource, None));
             let _ = writeln!(out, "apiserver_storage_objects{{resource=\"{}\"}} {n}", resource.group_resource());
+        }
+        head(
+            &mut out,
+            "copepod_stored_objects_decoded_total",
+            "counter",
+            "Stored objects decoded, by the request's verb.",
+        );
+        for (verb, n) in self.decoded.lock().iter() {
+            let _ = writeln!(out, "copepod_stored_objects_decoded_total{{verb=\"{verb}\"}} {n}");
         }
         for (name, kind, help, value) in [
             (

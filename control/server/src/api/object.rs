@@ -1,5 +1,6 @@
 //! Objects between their stored bytes and their decoded form. Stored bytes lack `metadata.resourceVersion`; it is
-//! spliced in at [`Attrs::splice`] when they are served, so that reads never decode.
+//! spliced in at [`Attrs::splice`] when they are served, so that reads never decode: neither whole objects in JSON nor
+//! their metadata alone, which is cut out. What is decoded nevertheless is counted, by the verb of its request.
 
 use std::collections::BTreeMap;
 
@@ -7,7 +8,10 @@ use bytes::{BufMut, Bytes, BytesMut};
 use copepod_api::ApiError;
 use copepod_core::resource::{Registry, Resource};
 use copepod_store::{Attrs, Record};
-use serde_json::{Map, Value};
+use serde::de::IgnoredAny;
+use serde_json::{Map, Value, json};
+
+use super::request::Request;
 
 /// Room for the spliced resourceVersion.
 const SPLICE_ROOM: usize = 48;
@@ -67,18 +71,14 @@ fn encode_plain(resource: &Resource, object: &Value) -> Result<(Bytes, Attrs), A
         }
     }
     out.push(b'}');
-    Ok((out.into(), Attrs { labels: labels(object), fields: selectable(resource, object), splice }))
+    // No spare room: the bytes stay in memory as they are.
+    let bytes = Bytes::from(out.into_boxed_slice());
+    Ok((bytes, Attrs { labels: labels(object), fields: selectable(resource, object), splice }))
 }
 
-/// The values that field selectors may name.
+/// The values that field selectors may name, besides name and namespace, which the key says.
 pub(crate) fn selectable(resource: &Resource, object: &Value) -> BTreeMap<String, String> {
-    let mut fields: BTreeMap<String, String> =
-        resource.strategy.fields(object).into_iter().map(|(k, v)| (k.to_string(), v)).collect();
-    fields.insert("metadata.name".into(), meta_str(object, "name").into());
-    if resource.namespaced() {
-        fields.insert("metadata.namespace".into(), meta_str(object, "namespace").into());
-    }
-    fields
+    resource.strategy.fields(object).into_iter().map(|(k, v)| (k.to_string(), v)).collect()
 }
 
 fn labels(object: &Value) -> BTreeMap<String, String> {
@@ -87,33 +87,81 @@ fn labels(object: &Value) -> BTreeMap<String, String> {
 }
 
 /// A record's bytes as clients of the resource see them.
-pub(crate) fn served(resource: &Resource, record: &Record) -> Result<Bytes, ApiError> {
+pub(crate) fn served(request: &Request, record: &Record) -> Result<Bytes, ApiError> {
     let mut out = BytesMut::with_capacity(record.value.len() + SPLICE_ROOM);
-    served_into(resource, record, &mut out)?;
+    served_into(request, record, &mut out)?;
     Ok(out.freeze())
 }
 
 /// Appends a record's bytes as clients of the resource see them. Only views decode.
-pub(crate) fn served_into(resource: &Resource, record: &Record, out: &mut BytesMut) -> Result<(), ApiError> {
-    if resource.storage.is_some() {
-        let bytes = serde_json::to_vec(&decode(resource, record)?).map_err(ApiError::internal)?;
+pub(crate) fn served_into(request: &Request, record: &Record, out: &mut BytesMut) -> Result<(), ApiError> {
+    if request.resource.storage.is_some() {
+        let bytes = serde_json::to_vec(&decode(request, record)?).map_err(ApiError::internal)?;
         out.put_slice(&bytes);
         return Ok(());
     }
-    let at = usize::try_from(record.attrs.splice).unwrap_or(usize::MAX).min(record.value.len());
-    let (head, tail) = record.value.split_at(at);
+    let (head, tail) = record.value.split_at(splice(record));
     out.put_slice(head);
-    out.put_slice(b"\"resourceVersion\":\"");
-    out.put_slice(record.revision.to_string().as_bytes());
-    out.put_slice(b"\",");
+    put_revision(out, record.revision);
     out.put_slice(tail);
     Ok(())
 }
 
-/// A record decoded into the resource's version, `metadata.resourceVersion` included.
-pub(crate) fn decode(resource: &Resource, record: &Record) -> Result<Value, ApiError> {
-    let mut object: Value =
-        serde_json::from_slice(&record.value).map_err(|e| ApiError::internal(format!("{}: {e}", record.key)))?;
+/// Appends a record's `PartialObjectMetadata` in JSON. Only views decode.
+pub(crate) fn metadata_into(
+    request: &Request,
+    version: &str,
+    record: &Record,
+    out: &mut BytesMut,
+) -> Result<(), ApiError> {
+    if request.resource.storage.is_some() {
+        let partial = metadata_only(&decode(request, record)?, version);
+        out.put_slice(&serde_json::to_vec(&partial).map_err(ApiError::internal)?);
+        return Ok(());
+    }
+    // The splice is behind the brace that opens the metadata.
+    let at = splice(record);
+    let tail = record.value.get(at.saturating_sub(1)..).unwrap_or_default();
+    let mut values = serde_json::Deserializer::from_slice(tail).into_iter::<IgnoredAny>();
+    let whole = values.next().is_some_and(|v| v.is_ok());
+    let metadata = tail.get(1..values.byte_offset()).filter(|_| whole);
+    let metadata = metadata.ok_or_else(|| ApiError::internal(format!("{}: no metadata", record.key)))?;
+    out.put_slice(b"{\"kind\":\"PartialObjectMetadata\",\"apiVersion\":\"meta.k8s.io/");
+    out.put_slice(version.as_bytes());
+    out.put_slice(b"\",\"metadata\":{");
+    put_revision(out, record.revision);
+    out.put_slice(metadata);
+    out.put_slice(b"}");
+    Ok(())
+}
+
+fn splice(record: &Record) -> usize {
+    usize::try_from(record.attrs.splice).unwrap_or(usize::MAX).min(record.value.len())
+}
+
+/// Metadata is never empty: a name follows.
+fn put_revision(out: &mut BytesMut, revision: u64) {
+    out.put_slice(b"\"resourceVersion\":\"");
+    out.put_slice(revision.to_string().as_bytes());
+    out.put_slice(b"\",");
+}
+
+/// An object's `PartialObjectMetadata`.
+pub(crate) fn metadata_only(object: &Value, version: &str) -> Value {
+    let meta = object.get("metadata").cloned().unwrap_or_else(|| json!({}));
+    json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta})
+}
+
+/// A record of whatever kind as it is stored.
+pub(crate) fn stored(request: &Request, record: &Record) -> Result<Value, ApiError> {
+    request.state.metrics.decoded(request.verb);
+    serde_json::from_slice(&record.value).map_err(|e| ApiError::internal(format!("{}: {e}", record.key)))
+}
+
+/// A record decoded into the version of the request's resource, `metadata.resourceVersion` included.
+pub(crate) fn decode(request: &Request, record: &Record) -> Result<Value, ApiError> {
+    let resource = &request.resource;
+    let mut object = stored(request, record)?;
     if resource.storage.is_some() {
         object = resource.strategy.from_storage(object);
     }

@@ -4,7 +4,7 @@ use std::io::Write;
 
 use axum::body::Body;
 use axum::response::Response;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use copepod_api::ApiError;
 use copepod_core::codec;
 use copepod_core::resource::Resource;
@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde_json::{Value, json};
 
 use super::accept::{Format, Shape};
-use super::object;
+use super::object::{self, metadata_only};
 use super::read::ListPage;
 use super::request::Request;
 
@@ -30,16 +30,16 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// The object in JSON.
-    pub fn bytes(&self, resource: &Resource) -> Result<Bytes, ApiError> {
+    fn bytes(&self, request: &Request) -> Result<Bytes, ApiError> {
         match self {
-            Self::Stored(record) => object::served(resource, record),
+            Self::Stored(record) => object::served(request, record),
             Self::Unstored(value) => serde_json::to_vec(value).map(Into::into).map_err(ApiError::internal),
         }
     }
     /// The object decoded.
-    pub fn value(&self, resource: &Resource) -> Result<Value, ApiError> {
+    pub fn value(&self, request: &Request) -> Result<Value, ApiError> {
         match self {
-            Self::Stored(record) => object::decode(resource, record),
+            Self::Stored(record) => object::decode(request, record),
             Self::Unstored(value) => Ok(value.clone()),
         }
     }
@@ -47,11 +47,16 @@ impl Outcome {
 
 /// One object of the request's kind.
 pub(crate) fn object(request: &Request, code: u16, outcome: &Outcome) -> Result<Response, ApiError> {
-    let resource = &request.resource;
-    if request.accept.format == Format::Json && request.accept.shape == Shape::Full {
-        return Ok(respond(request, code, Format::Json, outcome.bytes(resource)?));
+    match (&request.accept.format, &request.accept.shape, outcome) {
+        (Format::Json, Shape::Full, _) => return Ok(respond(request, code, Format::Json, outcome.bytes(request)?)),
+        (Format::Json, Shape::Metadata(version), Outcome::Stored(record)) => {
+            let mut out = BytesMut::new();
+            object::metadata_into(request, version, record, &mut out)?;
+            return Ok(respond(request, code, Format::Json, out.freeze()));
+        }
+        _ => {}
     }
-    let value = outcome.value(resource)?;
+    let value = outcome.value(request)?;
     let value = match &request.accept.shape {
         Shape::Table(version) => Table::of(request, version).whole(
             std::slice::from_ref(&value),
@@ -67,11 +72,10 @@ pub(crate) fn object(request: &Request, code: u16, outcome: &Outcome) -> Result<
 
 /// A list of objects of the request's kind.
 pub(crate) fn list(request: &Request, page: &ListPage) -> Result<Response, ApiError> {
-    let resource = &request.resource;
-    if request.accept.shape == Shape::Full && request.accept.format == Format::Json {
-        return Ok(respond(request, 200, Format::Json, page.bytes(resource)?.freeze()));
+    if request.accept.format == Format::Json && matches!(request.accept.shape, Shape::Full | Shape::Metadata(_)) {
+        return Ok(respond(request, 200, Format::Json, page.bytes(request)?.freeze()));
     }
-    let items: Vec<Value> = page.records.iter().map(|r| object::decode(resource, r)).collect::<Result<_, _>>()?;
+    let items: Vec<Value> = page.records.iter().map(|r| object::decode(request, r)).collect::<Result<_, _>>()?;
     let meta = page.metadata();
     let value = match &request.accept.shape {
         Shape::Table(version) => Table::of(request, version).whole(&items, &meta),
@@ -80,7 +84,7 @@ pub(crate) fn list(request: &Request, page: &ListPage) -> Result<Response, ApiEr
             "items": items.iter().map(|o| metadata_only(o, version)).collect::<Vec<_>>(),
         }),
         Shape::Full | Shape::Discovery(_) => {
-            let gvk = resource.gvk();
+            let gvk = request.resource.gvk();
             json!({"kind": format!("{}List", gvk.kind), "apiVersion": gvk.api_version(), "metadata": meta, "items": items})
         }
     };
@@ -101,12 +105,6 @@ pub(crate) fn encode(format: Format, value: &Value) -> Result<(Format, Bytes), A
         Format::Protobuf => codec::encode_protobuf(value).map_err(|e| ApiError::not_acceptable(e.to_string()))?,
     };
     Ok((format, bytes.into()))
-}
-
-/// An object's `PartialObjectMetadata`.
-pub(crate) fn metadata_only(object: &Value, version: &str) -> Value {
-    let meta = object.get("metadata").cloned().unwrap_or_else(|| json!({}));
-    json!({"kind": "PartialObjectMetadata", "apiVersion": format!("meta.k8s.io/{version}"), "metadata": meta})
 }
 
 /// Turns objects into `meta.k8s.io` Tables.

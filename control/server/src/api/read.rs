@@ -5,10 +5,10 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use bytes::BytesMut;
 use copepod_api::{ApiError, FieldError};
-use copepod_core::resource::Resource;
 use copepod_store::{ListOptions, Record, StoreError};
 use serde_json::{Value, json};
 
+use super::accept::Shape;
 use super::error::{self, invalid_options};
 use super::object;
 use super::present::{self, Outcome};
@@ -73,10 +73,17 @@ impl ListPage {
         }
         meta
     }
-    /// The whole list in JSON.
-    pub fn bytes(&self, resource: &Resource) -> Result<BytesMut, ApiError> {
-        let gvk = resource.gvk();
-        let (kind, api_version) = (format!("{}List", gvk.kind), gvk.api_version());
+    /// The whole list in JSON, of objects or of their metadata.
+    pub fn bytes(&self, request: &Request) -> Result<BytesMut, ApiError> {
+        let partial = match &request.accept.shape {
+            Shape::Metadata(version) => Some(version.as_str()),
+            _ => None,
+        };
+        let gvk = request.resource.gvk();
+        let (kind, api_version) = match partial {
+            None => (format!("{}List", gvk.kind), gvk.api_version()),
+            Some(version) => ("PartialObjectMetadataList".into(), format!("meta.k8s.io/{version}")),
+        };
         let size: usize = self.records.iter().map(|r| r.value.len() + 48).sum();
         let mut out = BytesMut::with_capacity(size + 256);
         out.extend_from_slice(self.head(&kind, &api_version).as_bytes());
@@ -84,7 +91,10 @@ impl ListPage {
             if i > 0 {
                 out.extend_from_slice(b",");
             }
-            object::served_into(resource, record, &mut out)?;
+            match partial {
+                None => object::served_into(request, record, &mut out)?,
+                Some(version) => object::metadata_into(request, version, record, &mut out)?,
+            }
         }
         out.extend_from_slice(b"]}");
         Ok(out)
@@ -107,7 +117,7 @@ pub(crate) fn list_page(request: &Request, selector: &Selector) -> Result<ListPa
         && (namespace.is_some() || !request.resource.namespaced())
     {
         let revision = store.current_revision();
-        let found = store.get(&format!("{prefix}{name}")).filter(|r| selector.takes(&request.resource, r));
+        let found = store.get(&format!("{prefix}{name}")).filter(|r| selector.takes(request, r));
         let revision = found.as_ref().map_or(revision, |r| r.revision.max(revision));
         return Ok(ListPage { records: found.into_iter().collect(), revision, cont: None, remaining: None });
     }
@@ -125,7 +135,7 @@ pub(crate) fn list_page(request: &Request, selector: &Selector) -> Result<ListPa
         options.at_revision = Some(page.revision);
         options.after = page.records.last().map(|r| r.key.to_string());
         for record in page.records {
-            if !selector.takes(&request.resource, &record) {
+            if !selector.takes(request, &record) {
                 continue;
             }
             if limit > 0 && records.len() == limit {

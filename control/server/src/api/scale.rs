@@ -18,7 +18,6 @@ use super::{apply, body, object};
 
 /// GET, PUT and PATCH of `/scale`.
 pub(crate) async fn serve(request: &Request, paths: &ScalePaths) -> Result<Response, ApiError> {
-    let resource = &request.resource;
     let name = request.name();
     let outcome = match request.verb {
         Verb::Get => {
@@ -41,7 +40,7 @@ pub(crate) async fn serve(request: &Request, paths: &ScalePaths) -> Result<Respo
         }
         _ => return Err(ApiError::method_not_allowed(&request.group_resource(), request.verb.name())),
     };
-    let scale = scale_of(paths, &outcome.value(resource)?);
+    let scale = scale_of(paths, &outcome.value(request)?);
     match &request.accept.shape {
         Shape::Table(version) => present::plain(request, 200, &table_of(request, version, &scale)),
         _ => present::plain(request, 200, &scale),
@@ -65,7 +64,7 @@ fn table_of(request: &Request, version: &str, scale: &Value) -> Value {
     json!({
         "kind": "Table", "apiVersion": format!("meta.k8s.io/{version}"),
         "metadata": {"resourceVersion": meta_str(scale, "resourceVersion")}, "columnDefinitions": columns,
-        "rows": [{"cells": cells, "object": present::metadata_only(scale, version)}],
+        "rows": [{"cells": cells, "object": object::metadata_only(scale, version)}],
     })
 }
 

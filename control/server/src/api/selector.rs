@@ -1,11 +1,13 @@
 //! Label and field selectors of lists and watches, matched on the index: no object is decoded.
 
+use std::collections::BTreeMap;
+
 use copepod_api::{ApiError, FieldSelector, LabelSelector};
 use copepod_core::resource::Resource;
 use copepod_store::Record;
 
 use super::object;
-use super::request::Query;
+use super::request::{Query, Request};
 
 /// Which objects a list or watch wants.
 #[derive(Debug, Clone)]
@@ -51,20 +53,36 @@ impl Selector {
         self.fields.exact("metadata.namespace")
     }
     /// Whether a record is wanted.
-    pub fn takes(&self, resource: &Resource, record: &Record) -> bool {
-        self.labels.matches(&record.attrs.labels) && self.takes_fields(resource, record)
+    pub fn takes(&self, request: &Request, record: &Record) -> bool {
+        self.labels.matches(&record.attrs.labels) && self.takes_fields(request, record)
     }
 
-    fn takes_fields(&self, resource: &Resource, record: &Record) -> bool {
+    fn takes_fields(&self, request: &Request, record: &Record) -> bool {
         if self.fields.is_empty() {
             return true;
         }
-        if resource.storage.is_none() {
-            return self.fields.matches(|path| record.attrs.fields.get(path).map(String::as_str));
+        let mut parts = record.key.rsplit('/');
+        let (name, namespace) = (parts.next(), parts.next().filter(|_| request.resource.namespaced()));
+        if request.resource.storage.is_none() {
+            return self.fields.matches(|path| field(&record.attrs.fields, name, namespace, path));
         }
         // The index has the storage resource's fields, not the view's.
-        let Ok(object) = object::decode(resource, record) else { return false };
-        let fields = object::selectable(resource, &object);
-        self.fields.matches(|path| fields.get(path).map(String::as_str))
+        let Ok(object) = object::decode(request, record) else { return false };
+        let fields = object::selectable(&request.resource, &object);
+        self.fields.matches(|path| field(&fields, name, namespace, path))
+    }
+}
+
+/// What a field selector compares: the key says name and namespace, the index the others.
+fn field<'a>(
+    fields: &'a BTreeMap<String, String>,
+    name: Option<&'a str>,
+    namespace: Option<&'a str>,
+    path: &str,
+) -> Option<&'a str> {
+    match path {
+        "metadata.name" => name,
+        "metadata.namespace" => namespace,
+        _ => fields.get(path).map(String::as_str),
     }
 }

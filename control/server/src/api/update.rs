@@ -117,7 +117,7 @@ pub(crate) async fn update(
     let mut turn = None;
     for _ in 0..MAX_TRIES {
         let record = request.state.store.get(&key).ok_or_else(|| ApiError::not_found(&group_resource, name))?;
-        let old = object::decode(&request.resource, &record)?;
+        let old = object::decode(request, &record)?;
         let new = change(&old)?;
         let given = meta_str(&new, "resourceVersion");
         if !given.is_empty() && given != "0" && parse_revision(given)? != record.revision {

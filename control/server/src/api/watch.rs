@@ -19,8 +19,8 @@ use super::accept::Shape;
 use super::error::{self, invalid_options};
 use super::frames::Frames;
 use super::metrics::WatcherGuard;
-use super::object::{self, meta_mut};
-use super::present::{Table, metadata_only};
+use super::object::{self, meta_mut, metadata_only};
+use super::present::Table;
 use super::request::Request;
 use super::selector::Selector;
 
@@ -131,7 +131,7 @@ impl Stream {
         let (mut initial, mut out) = (VecDeque::new(), BytesMut::new());
         let after = if start.initial {
             let page = store.list(prefix, &ListOptions::default()).map_err(failed)?;
-            initial = page.records.into_iter().filter(|r| selector.takes(&request.resource, r)).collect();
+            initial = page.records.into_iter().filter(|r| selector.takes(&request, r)).collect();
             page.revision
         } else {
             start.after.unwrap_or_else(|| store.current_revision())
@@ -256,19 +256,18 @@ impl Stream {
                 Some(bytes) => bytes,
                 None => {
                     let mut out = BytesMut::new();
-                    self.frames.record(&mut out, natural(event.kind), &self.request.resource, &event.record)?;
+                    self.frames.record(&mut out, natural(event.kind), &self.request, &event.record)?;
                     event.encoded.get_or_init(|| out.freeze())
                 }
             };
             self.out.extend_from_slice(bytes);
             return Ok(());
         }
-        let resource = &self.request.resource;
         let had = match event.kind {
             EventKind::Created => false,
-            _ => event.previous.as_ref().is_none_or(|p| self.selector.takes(resource, p)),
+            _ => event.previous.as_ref().is_none_or(|p| self.selector.takes(&self.request, p)),
         };
-        let has = event.kind != EventKind::Deleted && self.selector.takes(resource, &event.record);
+        let has = event.kind != EventKind::Deleted && self.selector.takes(&self.request, &event.record);
         match (had, has) {
             (false, true) => self.write("ADDED", &event.record),
             (true, true) => self.write("MODIFIED", &event.record),
@@ -284,15 +283,10 @@ impl Stream {
 
     fn write(&mut self, kind: &str, record: &Record) -> Result<(), ApiError> {
         match self.request.accept.shape.clone() {
-            Shape::Full | Shape::Discovery(_) => {
-                self.frames.record(&mut self.out, kind, &self.request.resource, record)
-            }
-            Shape::Metadata(version) => {
-                let object = object::decode(&self.request.resource, record)?;
-                self.frames.object(&mut self.out, kind, &metadata_only(&object, &version))
-            }
+            Shape::Full | Shape::Discovery(_) => self.frames.record(&mut self.out, kind, &self.request, record),
+            Shape::Metadata(version) => self.frames.metadata(&mut self.out, kind, &version, &self.request, record),
             Shape::Table(version) => {
-                let object = object::decode(&self.request.resource, record)?;
+                let object = object::decode(&self.request, record)?;
                 let meta = json!({"resourceVersion": record.revision.to_string()});
                 let table = Table::of(&self.request, &version);
                 let first = !std::mem::replace(&mut self.columns_sent, true);

@@ -2,7 +2,7 @@
 
 use async_trait::async_trait;
 use copepod_api::{ApiError, GroupResource};
-use serde_json::{Value, json};
+use serde_json::json;
 
 use super::{Admission, Operation, Review};
 use crate::api::object;
@@ -37,10 +37,7 @@ fn check(review: &Review<'_>, namespace: &str) -> Result<(), ApiError> {
     // The phase is indexed; without the index the bytes say it.
     let terminating = match record.attrs.fields.get("status.phase") {
         Some(phase) => phase == "Terminating",
-        None => {
-            let value: Value = serde_json::from_slice(&record.value).map_err(ApiError::internal)?;
-            object::is_deleting(&value)
-        }
+        None => object::is_deleting(&object::stored(review.request, &record)?),
     };
     if !terminating {
         return Ok(());

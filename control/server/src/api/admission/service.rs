@@ -8,7 +8,7 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use copepod_api::{ApiError, Cidr, FieldError};
-use copepod_store::{ListOptions, Store};
+use copepod_store::ListOptions;
 use parking_lot::Mutex as SyncMutex;
 use rand::Rng;
 use serde_json::{Map, Value, json};
@@ -16,7 +16,8 @@ use tokio::sync::Mutex;
 
 use super::{Admission, Operation, Review};
 use crate::api::error;
-use crate::api::object::{as_map, child_mut};
+use crate::api::object::{self, as_map, child_mut};
+use crate::api::request::Request;
 
 const SERVICES: &str = "/core/services/";
 /// Random draws before the ranges are scanned.
@@ -43,9 +44,13 @@ impl Addresses {
     }
 
     /// What all Services but one hold; only those that changed since the last look are decoded.
-    fn taken(&self, store: &dyn Store, except: &str) -> Result<Taken, ApiError> {
+    fn taken(&self, request: &Request, except: &str) -> Result<Taken, ApiError> {
         let services = copepod_api::GroupResource { group: String::new(), resource: "services".into() };
-        let page = store.list(SERVICES, &ListOptions::default()).map_err(|e| error::from_store(e, &services, ""))?;
+        let page = request
+            .state
+            .store
+            .list(SERVICES, &ListOptions::default())
+            .map_err(|e| error::from_store(e, &services, ""))?;
         let mut seen = self.seen.lock();
         let mut next = BTreeMap::new();
         let mut all = Taken::default();
@@ -57,10 +62,7 @@ impl Addresses {
             let known = seen.remove(&record.key).filter(|(revision, _)| *revision == record.revision);
             let held = match known {
                 Some((_, held)) => held,
-                None => {
-                    let service: Value = serde_json::from_slice(&record.value).map_err(ApiError::internal)?;
-                    Taken::of(&service)
-                }
+                None => Taken::of(&object::stored(request, &record)?),
             };
             if *record.key != *except {
                 all.addresses.extend(&held.addresses);
@@ -311,7 +313,7 @@ impl Admission for Addresses {
             }
         }
         review.hold(self.lock.clone().lock_owned().await);
-        let taken = self.taken(&*review.request.state.store, &review.request.key(review.name))?;
+        let taken = self.taken(review.request, &review.request.key(review.name))?;
         let errors = self.assign(review.object, &taken);
         if errors.is_empty() { Ok(()) } else { Err(review.request.invalid(review.name, &errors)) }
     }

@@ -8,6 +8,7 @@ mod bad_input;
 mod clients;
 mod component_statuses;
 mod conformance;
+mod decoding;
 mod deletes;
 mod evictions;
 mod fairness;

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::cmd;
+use crate::program;
 
 /// The numbers of /proc/PID/stat that matter here.
 #[derive(Debug, PartialEq, Eq)]
@@ -17,18 +17,25 @@ struct Stat {
     ticks: u64,
 }
 
-/// Memory of a process and of each of its descendants in MiB, the process first: proportional set size, which counts
-/// shared pages by the share.
+/// Memory of one process, in MiB.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Memory {
+    /// Resident set size.
+    pub rss: f64,
+    /// Proportional set size, which counts shared pages by the share.
+    pub pss: f64,
+}
+
+/// Memory of a process and of each of its descendants, the process first.
 ///
 /// # Errors
 /// The process is gone or may not be read.
-pub fn pss_mib(pid: u32) -> Result<Vec<f64>> {
+pub fn memory(pid: u32) -> Result<Vec<Memory>> {
     let mut found = Vec::new();
     for (pid, _) in tree(pid)? {
         let path = format!("/proc/{pid}/smaps_rollup");
         let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-        let kib = pss(&text).with_context(|| format!("{path} has no Pss"))?;
-        found.push(kib as f64 / 1024.0);
+        found.push(rollup(&text).with_context(|| format!("{path} has no Rss or Pss"))?);
     }
     Ok(found)
 }
@@ -41,6 +48,16 @@ pub fn pss_mib(pid: u32) -> Result<Vec<f64>> {
 pub fn cpu_seconds(pid: u32) -> Result<f64> {
     let ticks: u64 = tree(pid)?.iter().map(|(_, s)| s.ticks).sum();
     Ok(ticks as f64 / ticks_per_second())
+}
+
+/// The same of a process alone.
+///
+/// # Errors
+/// The process is gone.
+pub fn own_cpu_seconds(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/stat");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    Ok(stat(&text).with_context(|| format!("{path} is no stat"))?.ticks as f64 / ticks_per_second())
 }
 
 /// A process and its descendants, the process first. All of /proc is read, since a process's list of children is kept
@@ -78,13 +95,17 @@ fn stat(text: &str) -> Option<Stat> {
     Some(Stat { name: name.to_string(), parent: fields.get(1)?.parse().ok()?, ticks })
 }
 
-fn pss(rollup: &str) -> Option<u64> {
-    let line = rollup.lines().find_map(|l| l.strip_prefix("Pss:"))?;
-    line.trim().trim_end_matches("kB").trim().parse().ok()
+fn rollup(text: &str) -> Option<Memory> {
+    let mib = |name: &str| {
+        let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+        Some(kib / 1024.0)
+    };
+    Some(Memory { rss: mib("Rss:")?, pss: mib("Pss:")? })
 }
 
 fn ticks_per_second() -> f64 {
-    let told = cmd::output(Command::new("getconf").arg("CLK_TCK")).ok();
+    let told = program::output(Command::new("getconf").arg("CLK_TCK")).ok();
     told.and_then(|t| t.trim().parse().ok()).filter(|&t| t > 0.0).unwrap_or(100.0)
 }
 
@@ -98,8 +119,8 @@ pub fn file_size(path: &Path) -> Result<u64> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::program::{Output, Program};
     use super::*;
+    use crate::program::{Output, Program};
     use std::time::{Duration, Instant};
 
     #[test]
@@ -111,10 +132,10 @@ mod tests {
     }
 
     #[test]
-    fn pss_is_the_total() {
-        let text = "5583 [rollup]\nRss:  884 kB\nPss:                 385 kB\nPss_Dirty:  9 kB\n";
-        assert_eq!(pss(text), Some(385));
-        assert_eq!(pss("Rss: 1 kB"), None);
+    fn memory_is_in_mib() {
+        let text = "5583 [rollup]\nRss:  896 kB\nPss:                 384 kB\nPss_Dirty:  9 kB\n";
+        assert_eq!(rollup(text), Some(Memory { rss: 0.875, pss: 0.375 }));
+        assert_eq!(rollup("Rss: 1 kB"), None);
     }
 
     #[test]
@@ -128,9 +149,10 @@ mod tests {
         while names() != ["sh", "sleep"] {
             assert!(Instant::now() < end, "{:?}", names());
         }
-        let memory = pss_mib(program.pid()).unwrap();
-        assert!(memory.len() == 2 && memory.iter().all(|&m| m > 0.0), "{memory:?}");
-        assert!(cpu_seconds(program.pid()).unwrap() > 0.0);
-        assert!(pss_mib(u32::MAX).is_err());
+        let used = memory(program.pid()).unwrap();
+        assert!(used.len() == 2 && used.iter().all(|m| m.pss > 0.0 && m.rss >= m.pss), "{used:?}");
+        assert!(cpu_seconds(program.pid()).unwrap() >= own_cpu_seconds(program.pid()).unwrap());
+        assert!(own_cpu_seconds(program.pid()).unwrap() > 0.0);
+        assert!(memory(u32::MAX).is_err());
     }
 }

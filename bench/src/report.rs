@@ -1,8 +1,12 @@
 //! Medians and the Markdown table.
 
 use std::fmt::Write;
+use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, bail};
+
+use crate::program;
 
 /// Values of one measurement, one a run.
 #[derive(Debug, Default, Clone)]
@@ -43,16 +47,45 @@ impl Samples {
     }
 }
 
-impl FromIterator<f64> for Samples {
-    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
-        let mut samples = Self::default();
-        values.into_iter().for_each(|v| samples.push(v));
-        samples
+impl From<Vec<f64>> for Samples {
+    fn from(mut values: Vec<f64>) -> Self {
+        values.sort_by(f64::total_cmp);
+        Self(values)
     }
 }
 
+impl FromIterator<f64> for Samples {
+    fn from_iter<I: IntoIterator<Item = f64>>(values: I) -> Self {
+        values.into_iter().collect::<Vec<_>>().into()
+    }
+}
+
+/// A table in Markdown.
+pub fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
+    let cell = |c: &str| c.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" ");
+    let mut text = format!("| {} |\n|{}\n", columns.join(" | "), "---|".repeat(columns.len()));
+    for row in rows {
+        let cells: Vec<String> = row.iter().map(|c| cell(c)).collect();
+        let _ = writeln!(text, "| {} |", cells.join(" | "));
+    }
+    text
+}
+
+/// The line above a table: what was measured, where. `peers` are the other programs, with their versions.
+///
+/// # Errors
+/// The binary does not say its version.
+pub fn about(name: &str, copepod: &Path, peers: &str) -> Result<String> {
+    let version = program::output(Command::new(copepod).arg("version"))?;
+    let cores = std::thread::available_parallelism().map_or(0, usize::from);
+    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    let load = load.split(' ').next().unwrap_or("?");
+    let version = version.trim();
+    Ok(format!("`cargo xtask bench {name}`: {version}, {peers}, {cores} cores, load average {load} before."))
+}
+
 /// About three digits, no more than matter.
-fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     match value.abs() {
         v if v >= 100.0 => format!("{value:.0}"),
         v if v >= 10.0 => format!("{value:.1}"),
@@ -97,15 +130,14 @@ impl Report {
 
     /// The table in Markdown.
     pub fn markdown(&self) -> String {
-        let mut text = String::from("| What | Copepod | Peer | Ratio | Command |\n|---|---|---|---|---|\n");
-        for row in &self.rows {
+        let cells = |row: &Row| {
             let ratio = row.ratio.map_or_else(|| "-".into(), |r| format!("{r:.2}x"));
             let command = if row.command.is_empty() { "-".into() } else { format!("`{}`", row.command) };
-            let cells = [row.what, &row.ours, row.peer.as_deref().unwrap_or("-"), &ratio, &command];
-            let cells = cells.map(|c| c.replace('|', "\\|").split_whitespace().collect::<Vec<_>>().join(" "));
-            let _ = writeln!(text, "| {} |", cells.join(" | "));
-        }
-        text
+            let peer = row.peer.clone().unwrap_or_else(|| "-".into());
+            vec![row.what.to_string(), row.ours.clone(), peer, ratio, command]
+        };
+        let rows: Vec<_> = self.rows.iter().map(cells).collect();
+        table(&["What", "Copepod", "Peer", "Ratio", "Command"], &rows)
     }
 
     /// An error if a part failed.

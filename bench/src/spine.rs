@@ -3,20 +3,21 @@
 
 use std::net::SocketAddr;
 use std::path::Path;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::cluster::{Cluster, Tools, poll};
-use super::load::{self, Connection, Load};
-use super::peer::{Serve, Wasmtime};
-use super::process;
-use super::program::Program;
-use super::report::{Report, Row, Samples};
-use super::watch::{Poster, Watch};
-use crate::{cmd, guests, kubectl, target_dir};
+use crate::Tools;
+use crate::cluster::{Cluster, Parts, poll};
+use crate::http::Connection;
+use crate::load::{self, Ask};
+use crate::process;
+use crate::program::{Program, step};
+use crate::report::{self, Report, Row, Samples};
+use crate::target::Target;
+use crate::wasmtime::{Serve, Wasmtime};
+use crate::watch::{Poster, Watch};
 
 const START_RUNS: usize = 5;
 const IDLE_RUNS: usize = 3;
@@ -38,64 +39,39 @@ const WARM_UP: Duration = Duration::from_secs(2);
 const IMAGE: &str = "bench/hello:1";
 const MIB: f64 = 1024.0 * 1024.0;
 
-/// Builds, measures, prints the table.
-pub fn run(root: &Path) -> Result<()> {
-    let kubectl = kubectl::ensure(root)?;
-    let component = guests::build(root)?.join("hello.wasm");
-    cmd::step("building the release binary (several minutes the first time)");
-    let mut cargo = cmd::cargo();
-    cargo.args(["build", "--release", "--locked", "--package", "copepod", "--target-dir"]).arg(target_dir(root));
-    cmd::run(cargo.current_dir(root))?;
-    let copepod = target_dir(root).join("release/copepod");
-    let scratch = target_dir(root).join(format!("bench/spine-{}", std::process::id()));
-    std::fs::create_dir_all(&scratch)?;
-    let tools =
-        Tools { copepod: std::path::absolute(copepod)?, kubectl, component: std::path::absolute(component)?, scratch };
-    let outcome = measure(root, &tools);
-    let _ = std::fs::remove_dir_all(&tools.scratch);
-    outcome
-}
-
-fn measure(root: &Path, tools: &Tools) -> Result<()> {
-    let peer = Wasmtime::ensure(root);
-    let about = about(tools, &peer)?;
+/// Measures, prints the table.
+///
+/// # Errors
+/// A part failed; the table says which.
+pub fn run(tools: &Tools, component: &Path, wasmtime: Option<&Path>) -> Result<()> {
+    let peer = Wasmtime::at(wasmtime);
+    let peer_version = peer.as_ref().map_or("no wasmtime", |p| p.version.as_str());
+    let about = report::about("spine", &tools.copepod, peer_version)?;
     let mut report = Report::default();
     report.add("start to ready", starts(tools));
     report.add("idle", idle(tools));
     report.add("binary", size(tools));
-    match Cluster::start(tools, &tools.scratch.join("work")).and_then(|c| with_service(&c).map(|at| (c, at))) {
+    let cluster = Cluster::start(tools, &tools.scratch.join("work"), Parts::Whole);
+    match cluster.and_then(|c| with_service(&c, component).map(|at| (c, at))) {
         Ok((cluster, address)) => {
-            report.add("requests", requests(tools, &cluster, address, peer));
+            report.add("requests", requests(component, &cluster, address, peer));
             report.add("deployment of 100", deployments(&cluster));
             report.add("pod create to Running", pods(&cluster));
         }
         Err(error) => report.add("a cluster with a Service", Err(error)),
     }
-    println!("{about}\n\n{}", report.markdown());
+    println!("{about} Medians (least to greatest).\n\n{}", report.markdown());
     report.outcome()
-}
-
-/// What was measured, where: a line above the table.
-fn about(tools: &Tools, peer: &Result<Wasmtime>) -> Result<String> {
-    let version = cmd::output(Command::new(&tools.copepod).arg("version"))?;
-    let peer = peer.as_ref().map_or("no wasmtime", |p| p.version.as_str());
-    let cores = std::thread::available_parallelism().map_or(0, usize::from);
-    let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or("?");
-    Ok(format!(
-        "`cargo xtask bench spine`: {}, {peer}, {cores} cores, load average {load} before; medians (least to greatest).",
-        version.trim()
-    ))
 }
 
 /// Cold on an empty data directory, then warm on what the first start left.
 fn starts(tools: &Tools) -> Result<Vec<Row>> {
     let (mut cold, mut warm) = (Samples::default(), Samples::default());
     for run in 0..START_RUNS {
-        cmd::step(&format!("start to ready, run {} of {START_RUNS}", run + 1));
+        step(&format!("start to ready, run {} of {START_RUNS}", run + 1));
         let data = tools.scratch.join(format!("start-{run}"));
         for samples in [&mut cold, &mut warm] {
-            let cluster = Cluster::start(tools, &data)?;
+            let cluster = Cluster::start(tools, &data, Parts::Whole)?;
             // A node that has registered makes the second start a real one.
             cluster.node_ready()?;
             samples.push(millis(cluster.started_in));
@@ -113,13 +89,13 @@ fn starts(tools: &Tools) -> Result<Vec<Row>> {
 fn idle(tools: &Tools) -> Result<Vec<Row>> {
     let (mut memory, mut cpu, mut parts) = (Samples::default(), Samples::default(), String::new());
     for run in 0..IDLE_RUNS {
-        cmd::step(&format!("idle for {} s, run {} of {IDLE_RUNS}", (SETTLE + IDLE).as_secs(), run + 1));
+        step(&format!("idle for {} s, run {} of {IDLE_RUNS}", (SETTLE + IDLE).as_secs(), run + 1));
         let data = tools.scratch.join(format!("idle-{run}"));
-        let cluster = Cluster::start(tools, &data)?;
+        let cluster = Cluster::start(tools, &data, Parts::Whole)?;
         cluster.node_ready()?;
         std::thread::sleep(SETTLE);
         let pid = cluster.server.pid();
-        let processes = process::pss_mib(pid)?;
+        let processes: Vec<f64> = process::memory(pid)?.iter().map(|m| m.pss).collect();
         memory.push(processes.iter().sum());
         parts = processes.iter().map(|mib| format!("{mib:.1}")).collect::<Vec<_>>().join(" + ");
         let before = process::cpu_seconds(pid)?;
@@ -151,10 +127,10 @@ fn size(tools: &Tools) -> Result<Vec<Row>> {
 }
 
 /// Pushes the component and runs one replica of it behind a node port; returns where it answers.
-fn with_service(cluster: &Cluster) -> Result<SocketAddr> {
-    cmd::step("one replica behind a Service");
+fn with_service(cluster: &Cluster, component: &Path) -> Result<SocketAddr> {
+    step("one replica behind a Service");
     cluster.node_ready()?;
-    cluster.push(IMAGE)?;
+    cluster.push(component, IMAGE)?;
     let labels = json!({"app": "hello"});
     let container = json!({"name": "web", "image": IMAGE, "ports": [{"containerPort": 80}]});
     let template = json!({"metadata": {"labels": labels}, "spec": {"containers": [container]}});
@@ -175,9 +151,10 @@ fn with_service(cluster: &Cluster) -> Result<SocketAddr> {
 
 /// Waits until a server answers with 200.
 fn answers(address: SocketAddr) -> Result<()> {
-    let request = format!("GET / HTTP/1.1\r\nhost: {address}\r\n\r\n");
+    let target = Target::plain(address);
+    let request = target.request("GET", "/", "");
     poll(PATIENCE, || {
-        let status = Connection::open(address)?.exchange(request.as_bytes())?.status;
+        let status = Connection::open(&target)?.exchange(&request)?.status;
         ensure!(status == 200, "http://{address}/ answered {status}");
         Ok(())
     })
@@ -196,36 +173,41 @@ struct Side {
 
 impl Side {
     fn round(&mut self, server: &Program, address: SocketAddr) -> Result<()> {
-        let before = process::cpu_seconds(server.pid())?;
-        let load: Load = load::run(address, CONNECTIONS, ROUND)?;
-        let used = process::cpu_seconds(server.pid())? - before;
-        let latencies: Samples = load.latencies.iter().map(|&us| f64::from(us) / 1000.0).collect();
+        let load = get(server, address, ROUND)?;
         self.rate.push(load.rate());
-        self.p50.push(latencies.quantile(0.5));
-        self.p99.push(latencies.quantile(0.99));
-        self.cpu.push(used * 1_000_000.0 / load.answers as f64);
+        self.p50.push(load.latencies.quantile(0.5));
+        self.p99.push(load.latencies.quantile(0.99));
+        self.cpu.push(load.cpu_per_thousand() * 1000.0);
         self.failures += load.failures;
         Ok(())
     }
 }
 
+/// `GET /` of a server for so long.
+fn get(server: &Program, address: SocketAddr, length: Duration) -> Result<load::Load> {
+    let target = Target::plain(address);
+    let request = target.request("GET", "/", "");
+    let next = |_, _| Some(Ask { request: request.clone(), expect: 200 });
+    load::run(&target, server.pid(), CONNECTIONS, length, next)
+}
+
 /// Rounds in turn, both servers up all the time, one load generator.
-fn requests(tools: &Tools, cluster: &Cluster, address: SocketAddr, peer: Result<Wasmtime>) -> Result<Vec<Row>> {
+fn requests(component: &Path, cluster: &Cluster, address: SocketAddr, peer: Result<Wasmtime>) -> Result<Vec<Row>> {
     let serve = peer.and_then(|wasmtime| {
-        let serve = wasmtime.serve(&tools.component)?;
+        let serve = wasmtime.serve(component)?;
         answers(serve.address)?;
         Ok(serve)
     });
     if let Err(error) = &serve {
         eprintln!("    without a peer: {error:#}");
     }
-    load::run(address, CONNECTIONS, WARM_UP)?;
-    if let Ok(Serve { address, .. }) = &serve {
-        load::run(*address, CONNECTIONS, WARM_UP)?;
+    get(&cluster.server, address, WARM_UP)?;
+    if let Ok(Serve { address, program }) = &serve {
+        get(program, *address, WARM_UP)?;
     }
     let (mut ours, mut theirs) = (Side::default(), Side::default());
     for round in 0..ROUNDS {
-        cmd::step(&format!("requests, round {} of {ROUNDS}", round + 1));
+        step(&format!("requests, round {} of {ROUNDS}", round + 1));
         ours.round(&cluster.server, address)?;
         if let Ok(serve) = &serve {
             theirs.round(&serve.program, serve.address)?;
@@ -259,7 +241,7 @@ fn deployments(cluster: &Cluster) -> Result<Vec<Row>> {
     let (mut whole, mut seen) = (Samples::default(), Samples::default());
     let replicas = format!("--replicas={REPLICAS}");
     for run in 0..DEPLOYMENT_RUNS {
-        cmd::step(&format!("a Deployment of {REPLICAS} replicas, run {} of {DEPLOYMENT_RUNS}", run + 1));
+        step(&format!("a Deployment of {REPLICAS} replicas, run {} of {DEPLOYMENT_RUNS}", run + 1));
         let name = format!("many-{run}");
         let watch = Watch::start(cluster, "/apis/apps/v1/namespaces/default/deployments")?;
         let start = Instant::now();
@@ -295,7 +277,7 @@ fn pods(cluster: &Cluster) -> Result<Vec<Row>> {
     const PATH: &str = "/api/v1/namespaces/default/pods";
     let mut quantiles: [Samples; 4] = Default::default();
     for run in 0..POD_RUNS {
-        cmd::step(&format!("{PODS} pods one after another, run {} of {POD_RUNS}", run + 1));
+        step(&format!("{PODS} pods one after another, run {} of {POD_RUNS}", run + 1));
         let watch = Watch::start(cluster, PATH)?;
         let mut poster = Poster::start(cluster)?;
         let (mut seen, mut whole) = (Samples::default(), Samples::default());

@@ -6,9 +6,10 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
-use super::cluster::Cluster;
-use super::load::Connection;
-use super::program::{Output, Program};
+use crate::cluster::Cluster;
+use crate::http::Connection;
+use crate::program::{Output, Program};
+use crate::target::Target;
 
 /// How long kubectl may take to connect.
 const CONNECT: Duration = Duration::from_secs(30);
@@ -58,7 +59,7 @@ fn matching(line: &str, name: &str, accept: impl Fn(&str, &Value) -> bool) -> bo
 /// `kubectl proxy` and a kept connection to it.
 pub struct Poster {
     connection: Connection,
-    address: SocketAddr,
+    target: Target,
     // Ended when this is dropped, after the connection.
     _proxy: Program,
 }
@@ -74,7 +75,8 @@ impl Poster {
         let (_, address) = proxy.line(Instant::now() + CONNECT, "its address", |line| {
             line.strip_prefix("Starting to serve on ")?.trim().parse::<SocketAddr>().ok()
         })?;
-        Ok(Self { connection: Connection::open(address)?, address, _proxy: proxy })
+        let target = Target::plain(address);
+        Ok(Self { connection: Connection::open(&target)?, target, _proxy: proxy })
     }
 
     /// Creates an object.
@@ -82,15 +84,10 @@ impl Poster {
     /// # Errors
     /// The answer is not 201.
     pub fn post(&mut self, path: &str, object: &Value) -> Result<()> {
-        let body = object.to_string();
-        let head = format!(
-            "POST {path} HTTP/1.1\r\nhost: {}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
-            self.address,
-            body.len()
-        );
-        let response = self.connection.exchange(format!("{head}{body}").as_bytes())?;
+        let request = self.target.request("POST", path, &object.to_string());
+        let response = self.connection.exchange(&request)?;
         if !response.keep {
-            self.connection = Connection::open(self.address)?;
+            self.connection = Connection::open(&self.target)?;
         }
         ensure!(response.status == 201, "POST {path} answered {}", response.status);
         Ok(())

@@ -7,24 +7,22 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use super::program::{Output, Program};
-use crate::cmd;
+use crate::Tools;
+use crate::program::{self, Output, Program};
+use crate::target::Target;
 
 /// How long the server may take until it is ready, and its node after it.
 const START: Duration = Duration::from_secs(60);
 /// How long any one call of kubectl may take, in seconds.
 const KUBECTL_SECONDS: &str = "180";
 
-/// The programs and files that all parts use.
-pub struct Tools {
-    /// The release binary.
-    pub copepod: PathBuf,
-    /// kubectl.
-    pub kubectl: PathBuf,
-    /// The component that is served.
-    pub component: PathBuf,
-    /// A folder of this run's own, on the disk of the target directory.
-    pub scratch: PathBuf,
+/// What a cluster is made of.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Parts {
+    /// Server and node.
+    Whole,
+    /// The server alone (`--no-agent`).
+    Control,
 }
 
 /// A running cluster; dropped, it stops as on SIGTERM.
@@ -42,17 +40,28 @@ impl<'t> Cluster<'t> {
     ///
     /// # Errors
     /// It ended or was not ready within a minute; the end of its log is told.
-    pub fn start(tools: &'t Tools, data: &Path) -> Result<Self> {
+    pub fn start(tools: &'t Tools, data: &Path, parts: Parts) -> Result<Self> {
         let log_path = tools.scratch.join("server.log");
         let mut command = Command::new(&tools.copepod);
         command.arg("server").arg("--data-dir").arg(data).args(["--listen", "127.0.0.1:0"]);
         command.args(["--dns-listen", "127.0.0.1:0", "--node-port-address", "127.0.0.1", "--node-name", "bench"]);
+        if parts == Parts::Control {
+            command.arg("--no-agent");
+        }
         command.stderr(File::create(&log_path)?);
         let start = Instant::now();
         let server = Program::start("copepod server", &mut command, Output::Out)?;
         let ready = server.line(start + START, "the line `copepod ready`", kubeconfig_of);
         let (at, kubeconfig) = ready.with_context(|| format!("its log ends:\n{}", tail(&log_path)))?;
         Ok(Self { server, started_in: at.duration_since(start), kubeconfig: kubeconfig.into(), tools })
+    }
+
+    /// Ends the server as on SIGKILL.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn kill(self) -> Result<()> {
+        self.server.kill()
     }
 
     /// kubectl with this cluster's credentials, ended after three minutes.
@@ -67,7 +76,7 @@ impl<'t> Cluster<'t> {
     /// # Errors
     /// It failed.
     pub fn kubectl(&self, args: &[&str]) -> Result<String> {
-        cmd::output(self.kubectl_command().args(args))
+        program::output(self.kubectl_command().args(args))
     }
 
     /// Creates an object.
@@ -77,22 +86,26 @@ impl<'t> Cluster<'t> {
     pub fn create(&self, object: &serde_json::Value) -> Result<()> {
         let file = self.tools.scratch.join("create.json");
         std::fs::write(&file, object.to_string())?;
-        cmd::output(self.kubectl_command().args(["create", "-f"]).arg(&file)).map(drop)
+        program::output(self.kubectl_command().args(["create", "-f"]).arg(&file)).map(drop)
     }
 
-    /// Sends the component into the image store.
+    /// Where the API answers, with the administrator's certificate.
+    ///
+    /// # Errors
+    /// The kubeconfig does not say it.
+    pub fn target(&self) -> Result<Target> {
+        let config = self.kubectl(&["config", "view", "--raw", "--minify", "-o", "json"])?;
+        Target::of_kubeconfig(&serde_json::from_str(&config)?)
+    }
+
+    /// Sends a component into the image store.
     ///
     /// # Errors
     /// `copepod push` failed.
-    pub fn push(&self, name: &str) -> Result<()> {
+    pub fn push(&self, component: &Path, name: &str) -> Result<()> {
         let mut command = Command::new("timeout");
-        command
-            .args(["--foreground", KUBECTL_SECONDS])
-            .arg(&self.tools.copepod)
-            .arg("push")
-            .arg(&self.tools.component)
-            .arg(name);
-        cmd::output(command.env("KUBECONFIG", &self.kubeconfig)).map(drop)
+        command.args(["--foreground", KUBECTL_SECONDS]).arg(&self.tools.copepod).arg("push").arg(component).arg(name);
+        program::output(command.env("KUBECONFIG", &self.kubeconfig)).map(drop)
     }
 
     /// Waits until the node is Ready.

@@ -5,7 +5,23 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
+
+/// Tells the user what happens now.
+pub fn step(what: &str) {
+    eprintln!("==> {what}");
+}
+
+/// Runs a program and returns its standard output.
+///
+/// # Errors
+/// It does not start or does not exit 0; what it said on standard error is told.
+pub fn output(command: &mut Command) -> Result<String> {
+    let name = command.get_program().to_string_lossy().into_owned();
+    let out = command.stdin(Stdio::null()).output().with_context(|| format!("cannot start {name}"))?;
+    ensure!(out.status.success(), "{command:?} failed: {}\n{}", out.status, String::from_utf8_lossy(&out.stderr));
+    Ok(String::from_utf8_lossy(&out.stdout).into_owned())
+}
 
 /// How long a program may take to end after SIGTERM before it is killed.
 const GRACE: Duration = Duration::from_secs(30);
@@ -57,6 +73,16 @@ impl Program {
     /// The process id.
     pub fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    /// Ends it at once.
+    ///
+    /// # Errors
+    /// It has ended already.
+    pub fn kill(mut self) -> Result<()> {
+        self.child.kill().with_context(|| format!("{} has ended", self.name))?;
+        self.child.wait()?;
+        Ok(())
     }
 
     /// Reads on until `find` returns a value; gives it with the time at which its line came.
