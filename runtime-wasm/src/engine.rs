@@ -229,6 +229,8 @@ impl Runtime {
 
 impl Drop for Runtime {
     fn drop(&mut self) {
+        // First the guests: their timers are the network's.
+        self.guests.stop();
         self.ticker.stop();
         if let Some(network) = self.network.take() {
             network.shutdown_background();
@@ -301,7 +303,7 @@ mod tests {
             (10_000, 65_530, all, 10_000, "as configured"),
             (20_000, 65_530, all, 10_239, "vm.max_map_count=65530 allows 10239 instances of the 20000 configured"),
             (20_000, 1 << 20, all, 20_000, "as configured"),
-            (100_000, 1 << 30, all, 32_492, "140737488355328 bytes of address space allow 32492"),
+            (100_000, 1 << 30, all, 32_496, "140737488355328 bytes of address space allow 32496"),
             (100, 65_530, 64 << 30, 13, "68719476736 bytes of address space allow 13 instances of the 100"),
             (10, 0, all, 1, "allows 1"),
             (10, 65_530, 0, 1, "allow 1"),

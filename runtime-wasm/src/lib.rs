@@ -13,6 +13,7 @@ mod link;
 pub mod network;
 pub mod outgoing;
 pub mod program;
+pub mod rate;
 pub mod sandbox;
 pub mod sockets;
 pub mod stdio;

@@ -19,6 +19,7 @@ use crate::instance::Template;
 use crate::limits::{MemoryBudget, OutOfMemory};
 use crate::network::NetError;
 use crate::program::{Pre, Program};
+use crate::rate::{LOG_RATE, Paced, Rate};
 use crate::sockets::PodNet;
 use crate::stdio::{Discard, OutputSink};
 use crate::ticker::TICK;
@@ -74,6 +75,8 @@ pub struct ContainerSpec {
     pub cpu_request: u64,
     /// Most CPU time its instances may use together, in thousandths of a core.
     pub cpu_limit: Option<u64>,
+    /// How fast its output may come; a guest that writes more waits.
+    pub log_rate: Rate,
     /// Takes standard output.
     pub stdout: Arc<dyn OutputSink>,
     /// Takes standard error, and this node's remarks on failed requests.
@@ -98,6 +101,7 @@ impl ContainerSpec {
             memory_limit: None,
             cpu_request: 0,
             cpu_limit: None,
+            log_rate: LOG_RATE,
             stdout: Arc::new(Discard),
             stderr: Arc::new(Discard),
             http_port: None,
@@ -279,13 +283,14 @@ impl Sandbox {
         if !env.iter().any(|(name, _)| name == "HOSTNAME") {
             env.push(("HOSTNAME".into(), self.spec.hostname.clone()));
         }
+        let [stdout, stderr] = Paced::both([spec.stdout, spec.stderr], spec.log_rate);
         let template = Template {
             engine: self.runtime.engine.clone(),
             args: spec.args,
             env,
             working_dir: spec.working_dir,
-            stdout: spec.stdout,
-            stderr: spec.stderr,
+            stdout,
+            stderr,
             budget,
             start_ticks: u32::try_from(config.start_cpu.as_nanos() / TICK.as_nanos()).unwrap_or(u32::MAX),
             net: self.spec.net.clone(),

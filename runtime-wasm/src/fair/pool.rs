@@ -58,11 +58,9 @@ impl GuestPool {
         let id = self.0.state.lock().queue.open(weight, quota, self.0.now());
         CpuAccount::new(self.0.clone(), id)
     }
-}
 
-impl Drop for GuestPool {
     /// Drops all tasks; threads that are in the middle of one end after its turn.
-    fn drop(&mut self) {
+    pub(crate) fn stop(&self) {
         let mut state = self.0.state.lock();
         state.stopped = true;
         let (live, queue) = (std::mem::take(&mut state.live), std::mem::replace(&mut state.queue, RunQueue::new()));
@@ -70,6 +68,12 @@ impl Drop for GuestPool {
         self.0.runnable.notify_all();
         live.into_values().for_each(|task| task.abandon());
         drop(queue);
+    }
+}
+
+impl Drop for GuestPool {
+    fn drop(&mut self) {
+        self.stop();
     }
 }
 
