@@ -196,8 +196,9 @@ mod tests {
     fn the_old_and_the_many_go() {
         let now = SystemTime::now();
         let limits = CacheLimits { bytes: 100, age: Duration::from_secs(50) };
+        type File = (&'static str, u64, u64, bool);
         // Name, bytes, seconds since the last use, in use.
-        let cases: [(&[(&str, u64, u64, bool)], &[&str]); 5] = [
+        let cases: [(&[File], &[&str]); 5] = [
             (&[], &[]),
             (&[("a", 60, 1, false), ("b", 40, 2, false)], &[]),
             (&[("a", 60, 3, false), ("b", 41, 2, false), ("c", 59, 1, false)], &["a"]),

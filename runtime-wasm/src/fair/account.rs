@@ -8,11 +8,13 @@ use super::queue::AccountId;
 use super::task::{Task, TaskHandle};
 use crate::limits::OutOfMemory;
 
+type End = Box<dyn Fn(&OutOfMemory) + Send + Sync>;
+
 /// A container's CPU account: its weight, its quota, what it used. All that runs for the container is spawned on it.
 pub struct CpuAccount {
     pool: Arc<Shared>,
     id: AccountId,
-    on_out_of_memory: OnceLock<Box<dyn Fn(&OutOfMemory) + Send + Sync>>,
+    on_out_of_memory: OnceLock<End>,
 }
 
 /// What a container did with the guests' threads, exact up to its latest turn (a turn is an epoch tick at most).

@@ -134,10 +134,12 @@ async fn the_pools_end_drops_everything() {
         gone.push(dropped);
         let _ = account.spawn(async move {
             let _held = held;
-            while spins {
-                until_next_turn().await;
+            match spins {
+                true => loop {
+                    until_next_turn().await;
+                },
+                false => std::future::pending::<()>().await,
             }
-            std::future::pending::<()>().await;
         });
     }
     while account.usage().used.is_zero() {
