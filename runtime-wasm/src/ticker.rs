@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use wasmtime::EngineWeak;
 
-/// How often a running guest is made to yield its thread.
+/// How often a running guest is interrupted, to yield its thread if its turn is over.
 pub const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a running guest after which the ticker sleeps.
 const IDLE_TICKS: u32 = 20;

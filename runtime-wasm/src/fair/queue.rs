@@ -1,10 +1,10 @@
 //! Which guest runs next. Pure: no clock, no threads; `now` comes from the caller.
 //!
 //! Fair queueing: every account has a virtual time, which advances by the CPU time it used divided by its weight, and
-//! the runnable account whose next turn would end first in that time is next. The queue's own virtual time is the mean, by weight, of
-//! those that run or may run: what all would have had by now if turns were infinitely short. Who was idle starts there,
-//! so that nobody saves up turns by sleeping; and who never sleeps is behind the latest to be chosen by [`MAX_LAG`] at
-//! most, so that a guest which cannot use its share (one thread is all it has) saves none either.
+//! the runnable account whose next turn would end first in that time is next. The queue's own virtual time is the mean,
+//! by weight, of those that run or may run: what all would have had by now if turns were infinitely short. Who was idle
+//! starts there, so that nobody saves up turns by sleeping; and who never sleeps is behind the latest to be chosen by
+//! [`MAX_LAG`] at most, so that a guest which cannot use its share (one thread is all it has) saves none either.
 //!
 //! Who was idle and has not used up its share has its first turn before all who are in the queue: it waits for a turn
 //! to end and for others like itself, however many never sleep.
