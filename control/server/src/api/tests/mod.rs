@@ -74,8 +74,11 @@ pub(super) struct Answer {
 }
 
 impl Answer {
+    /// The object, in whatever format it is.
     pub fn json(&self) -> Value {
-        serde_json::from_slice(&self.body).unwrap_or_else(|e| panic!("{e}: {}", self.text()))
+        let kind = self.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
+        let format = if kind.contains("yaml") || kind.contains("protobuf") { kind } else { "application/json" };
+        copepod_core::codec::decode(format, &self.body, None).unwrap_or_else(|e| panic!("{e}: {}", self.text())).value
     }
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -90,8 +93,7 @@ impl Answer {
     #[track_caller]
     pub fn err(&self, code: u16) -> String {
         assert_eq!(self.code, code, "{}", self.text());
-        let kind = self.headers.get("content-type").and_then(|v| v.to_str().ok()).unwrap_or_default();
-        let status = copepod_core::codec::decode(kind, &self.body, None).unwrap().value;
+        let status = self.json();
         assert_eq!((&status["kind"], &status["code"]), (&json!("Status"), &json!(code)));
         status["message"].as_str().unwrap_or_default().to_string()
     }
