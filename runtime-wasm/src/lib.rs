@@ -6,9 +6,11 @@ pub mod ctx;
 pub mod engine;
 pub mod filesystem;
 mod http;
+mod imports;
 mod instance;
 pub mod limits;
 mod link;
+mod logging;
 pub mod network;
 pub mod outgoing;
 pub mod program;
@@ -23,8 +25,8 @@ pub use compile::LoadError;
 pub use engine::{Capacity, Compiler, Runtime, RuntimeConfig, RuntimeError};
 pub use network::{ByteStream, Endpoint, HttpBody, HttpHandler, NetError, Uplink};
 pub use program::{Kind, Program};
-pub use sandbox::{Container, ContainerSpec, Exit, ExitReason, Sandbox, SandboxSpec, StartError};
-pub use stdio::OutputSink;
+pub use sandbox::{Container, ContainerSpec, ExecSpec, Exit, ExitReason, Sandbox, SandboxSpec, StartError};
+pub use stdio::{InputSource, OutputSink};
 
 #[cfg(test)]
 mod tests;
