@@ -374,6 +374,8 @@ impl Sandbox {
                 exit = Metered::new(run, meter) => exit.unwrap_or_else(|_| Exit::node_fault("panic in the host")),
             };
             ending.end(exit);
+            // What else runs in it ends with it.
+            cancel.cancel();
         })
     }
 }

@@ -364,6 +364,17 @@ async fn further_processes_in_a_container() {
     main.container.kill();
     assert_eq!(with.ended().await.reason, ExitReason::Killed);
     assert_eq!(main.ended().await.reason, ExitReason::Killed);
+    // And when its container ends by itself.
+    let main = pod.start("say", &["sleep", "300"], limits).await;
+    let left = {
+        let (stdout, stderr) = (Arc::new(Collect::default()), Arc::new(Collect::default()));
+        let args = ["say", "sleep", "3600000"].map(str::to_owned).to_vec();
+        let (out, err) = (stdout.clone(), stderr.clone());
+        let spec = ExecSpec { program: None, args, env: vec![], stdin: None, tty: false, stdout: out, stderr: err };
+        support::Running { container: pod.sandbox.exec(&main.container, spec).unwrap(), stdout, stderr }
+    };
+    assert_eq!(main.ended().await.code, 0);
+    assert_eq!(left.ended().await.reason, ExitReason::Killed);
     let late = ExecSpec {
         program: None,
         args: Vec::new(),
