@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use copepod_api::Quantity;
-use k8s_openapi::api::core::v1::{Container, Pod, ResourceFieldSelector};
+use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, ResourceFieldSelector};
 use k8s_openapi::apimachinery::pkg::api::resource::Quantity as WireQuantity;
 
 /// Facts of the pod that are not in its spec.
@@ -92,4 +92,54 @@ pub fn quantity(container: &Container, limits: bool, name: &str) -> Option<Quant
     let resources = container.resources.as_ref()?;
     let map = if limits { resources.limits.as_ref() } else { resources.requests.as_ref() };
     Quantity::parse(&map?.get(name)?.0).ok()
+}
+
+/// Bytes of memory that a container may use, if it says.
+pub fn memory_limit(container: &Container) -> Option<u64> {
+    quantity(container, true, "memory").map(|q| q.as_bytes()).filter(|bytes| *bytes > 0)
+}
+
+/// Bytes of memory that a pod's containers, files and buffers may take together: the pod's own limit, or else those of
+/// the containers that may run at the same time and `shared` for the rest. A container without a limit has `default`.
+pub fn pod_memory_limit(spec: &PodSpec, default: u64, shared: u64) -> u64 {
+    let own = spec.resources.as_ref().and_then(|r| r.limits.as_ref()?.get("memory"));
+    if let Some(own) = own.and_then(|q| Quantity::parse(&q.0).ok()).map(|q| q.as_bytes()).filter(|bytes| *bytes > 0) {
+        return own;
+    }
+    let limit = |container: &Container| memory_limit(container).unwrap_or(default);
+    let runs_on = |container: &Container| container.restart_policy.as_deref() == Some("Always");
+    let (mut sidecars, mut at_start) = (0_u64, 0_u64);
+    for init in spec.init_containers.iter().flatten() {
+        at_start = at_start.max(sidecars.saturating_add(limit(init)));
+        if runs_on(init) {
+            sidecars = sidecars.saturating_add(limit(init));
+        }
+    }
+    let running = spec.containers.iter().map(limit).fold(sidecars, u64::saturating_add);
+    running.max(at_start).saturating_add(shared)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn a_pods_memory_is_its_own_or_its_containers() {
+        let with = |memory: &str| json!({"name": "c", "resources": {"limits": {"memory": memory}}});
+        let sidecar = json!({"name": "s", "restartPolicy": "Always", "resources": {"limits": {"memory": "40"}}});
+        for (spec, expected) in [
+            (json!({"containers": [{"name": "a"}]}), 1000 + 7),
+            (json!({"containers": [with("100"), {"name": "a"}]}), 1100 + 7),
+            (json!({"containers": [with("100")], "initContainers": [with("300"), with("200")]}), 300 + 7),
+            (json!({"containers": [with("100")], "initContainers": [sidecar, with("90")]}), 140 + 7),
+            (json!({"containers": [with("50")], "initContainers": [sidecar, with("90")]}), 130 + 7),
+            (json!({"containers": [with("100")], "resources": {"limits": {"memory": "1Ki"}}}), 1024),
+            (json!({"containers": [with("bad")], "resources": {"limits": {"memory": "bad"}}}), 1000 + 7),
+        ] {
+            let parsed: PodSpec = serde_json::from_value(spec.clone()).unwrap();
+            assert_eq!(pod_memory_limit(&parsed, 1000, 7), expected, "{spec}");
+        }
+    }
 }

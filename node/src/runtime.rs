@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use copepod_runtime::compile::Progress;
 use copepod_runtime::network::{Endpoint, NetError, Uplink};
 
 /// Why a runtime could not do what it was asked to.
@@ -99,6 +100,8 @@ pub struct SandboxSpec {
     pub uplink: Arc<dyn Uplink>,
     /// Volumes by name.
     pub volumes: BTreeMap<String, Volume>,
+    /// Bytes of memory that its containers, files and buffers may take together.
+    pub memory_limit: u64,
 }
 
 /// One of a container's output streams.
@@ -143,14 +146,19 @@ pub struct ContainerSpec {
     pub cpu_request_milli: u64,
     /// Output.
     pub output: Arc<dyn Output>,
+    /// Told when the artifact has to be compiled first.
+    pub compiling: Compiling,
 }
+
+/// Told what a container waits for while its artifact is being compiled.
+pub type Compiling = Arc<dyn Fn(Progress) + Send + Sync>;
 
 /// How an instance ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContainerExit {
     /// Exit code: the guest's own, 134 after a trap, 137 when killed.
     pub code: i32,
-    /// `Completed`, `Error` or `OOMKilled`.
+    /// `Completed`, `Error`, `OOMKilled` or `StartError`.
     pub reason: &'static str,
     /// The trap's message, or empty.
     pub message: String,

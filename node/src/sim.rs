@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use copepod_runtime::compile::Progress;
 use copepod_runtime::network::{Endpoint, HttpBody, HttpHandler, NetError};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
@@ -119,6 +120,8 @@ impl PodSandbox for SimSandbox {
         if let Some(why) = self.bad_images.lock().get(&spec.digest) {
             return Err(RuntimeError::InvalidImage(why.clone()));
         }
+        (spec.compiling)(Progress::Compiling);
+        (spec.compiling)(Progress::Compiled(Duration::from_millis(1500)));
         let container = Arc::new(SimContainer { spec, exit: watch::channel(None).0, grace: Mutex::default() });
         self.started.lock().push(container.clone());
         Ok(container)

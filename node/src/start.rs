@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use copepod_runtime::compile::Progress;
 use k8s_openapi::api::core::v1::{Container, Pod, Service};
 
 use crate::env::{self, Inputs};
@@ -14,7 +15,7 @@ use crate::images::Images;
 use crate::logs::ContainerLog;
 use crate::observed::{PodKey, Waiting};
 use crate::refs::{self, ConfigSource, Needed};
-use crate::runtime::{ContainerSpec, PodSandbox, RunningContainer, RuntimeError};
+use crate::runtime::{Compiling, ContainerSpec, PodSandbox, RunningContainer, RuntimeError};
 use crate::volumes;
 
 /// An instance that runs.
@@ -143,10 +144,11 @@ impl Starter {
                 working_dir: container.working_dir.clone().filter(|d| !d.is_empty()),
                 mounts,
                 ports: tcp_ports(container),
-                memory_limit: fields::quantity(container, true, "memory").map(|q| q.as_bytes()).filter(|b| *b > 0),
+                memory_limit: fields::memory_limit(container),
                 cpu_limit_milli: milli(true).filter(|m| *m > 0),
                 cpu_request_milli: milli(false).unwrap_or(0),
                 output: log.clone(),
+                compiling: compile_events(tell.clone(), name.clone()),
             })
             .await;
         match started {
@@ -170,6 +172,17 @@ impl Starter {
             }
         }
     }
+}
+
+/// Events of an image's compilation.
+fn compile_events(tell: Tell, image: String) -> Compiling {
+    Arc::new(move |progress| match progress {
+        Progress::Waiting => tell(false, "Compiling", &format!("Waiting for image {image:?} to be compiled")),
+        Progress::Compiling => tell(false, "Compiling", &format!("Compiling image {image:?}")),
+        Progress::Compiled(took) => {
+            tell(false, "Compiled", &format!("Successfully compiled image {image:?} in {:.3}s", took.as_secs_f64()));
+        }
+    })
 }
 
 /// TCP ports that a container declares, in order.

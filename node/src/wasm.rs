@@ -21,6 +21,9 @@ use crate::runtime::{
 /// Bytes of memory a container may use that sets no limit, so that every container is bounded.
 pub const DEFAULT_MEMORY: u64 = 1 << 30;
 
+/// Bytes of memory for a pod's files and buffers beside what its containers' limits allow them.
+pub const SHARED_MEMORY: u64 = 128 << 20;
+
 /// Hosts pods in wasmtime.
 pub struct WasmRuntime {
     runtime: Arc<Runtime>,
@@ -70,7 +73,12 @@ impl PodRuntime for WasmRuntime {
             volumes.insert(name, made);
         }
         let inner = copepod_runtime::SandboxSpec { name: spec.label, hostname: spec.hostname, net: net.clone(), vfs };
-        let sandbox = Sandbox::new(&self.runtime, inner);
+        let sandbox = Sandbox::limited(&self.runtime, inner, Some(spec.memory_limit));
+        for volume in volumes.values() {
+            if let MadeVolume::Tree(tree) = volume {
+                tree.charge_to(sandbox.memory());
+            }
+        }
         Ok(Arc::new(WasmSandbox { runtime: self.runtime.clone(), sandbox, net, volumes }))
     }
 
@@ -119,7 +127,8 @@ impl WasmSandbox {
 #[async_trait]
 impl PodSandbox for WasmSandbox {
     async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn RunningContainer>, RuntimeError> {
-        let program = self.runtime.load(&spec.digest, &spec.artifact).await.map_err(|error| match error {
+        let loaded = self.runtime.load_telling(&spec.digest, &spec.artifact, spec.compiling.as_ref()).await;
+        let program = loaded.map_err(|error| match error {
             LoadError::Io(why) => RuntimeError::Failed(why),
             other => RuntimeError::InvalidImage(other.to_string()),
         })?;
@@ -130,6 +139,7 @@ impl PodSandbox for WasmSandbox {
         inner.working_dir = spec.working_dir;
         inner.files = Some(files);
         inner.memory_limit = Some(spec.memory_limit.unwrap_or(DEFAULT_MEMORY));
+        inner.cpu_request = spec.cpu_request_milli;
         inner.cpu_limit = spec.cpu_limit_milli;
         inner.http_port = spec.ports.first().copied();
         inner.stdout = Arc::new(Sink { stream: Stream::Stdout, output: spec.output.clone() });
@@ -171,6 +181,7 @@ impl RunningContainer for WasmContainer {
         let reason = match exit.reason {
             ExitReason::Completed => "Completed",
             ExitReason::OutOfMemory => "OOMKilled",
+            ExitReason::NotStarted => "StartError",
             _ => "Error",
         };
         ContainerExit { code: exit.code, reason, message: exit.message.unwrap_or_default() }

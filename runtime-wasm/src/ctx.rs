@@ -31,10 +31,33 @@ pub struct GuestCtx {
     pub(crate) outgoing: OutgoingHttp,
     /// Charges this instance's memory to its container.
     pub(crate) limiter: Limiter,
+    /// Ticks that the instance may still run before it is instantiated; `None` once it is.
+    pub(crate) start_ticks_left: Option<u32>,
     /// The pod's network.
     pub(crate) net: Arc<PodNet>,
     /// The container's files.
     pub(crate) files: Arc<Mounts>,
+}
+
+/// Instantiating, start functions included, used up its budget of CPU time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("start-up budget used up: the instance was not ready after the CPU time it may take to start")]
+pub struct StartBudget;
+
+impl GuestCtx {
+    /// The instance has started.
+    pub(crate) fn started(&mut self) {
+        self.start_ticks_left = None;
+    }
+
+    /// Called at the end of each tick in which the guest ran: what is counted rather than charged as it grows.
+    pub(crate) fn at_tick(&mut self) -> wasmtime::Result<()> {
+        self.limiter.handles(self.table.iter_mut().count())?;
+        if let Some(left) = &mut self.start_ticks_left {
+            *left = left.checked_sub(1).ok_or(StartBudget)?;
+        }
+        Ok(())
+    }
 }
 
 impl WasiView for GuestCtx {

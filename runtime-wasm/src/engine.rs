@@ -1,24 +1,22 @@
 //! The process-wide part: wasmtime's engine, its pool of instance slots, the epoch ticker and the guests' threads.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::thread::Thread;
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use wasmtime::component::Linker;
-use wasmtime::{Config, Engine, EngineWeak, InstanceAllocationStrategy, PoolingAllocationConfig};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, PoolingAllocationConfig};
 
-use crate::compile::Slot;
+use crate::compile::{CacheLimits, Slot};
 use crate::ctx::GuestCtx;
+use crate::fair::GuestPool;
+use crate::ticker::Ticker;
 
 /// Most elements in one guest table.
 pub const MAX_TABLE_ELEMENTS: usize = 10_000;
-/// How often a running guest is made to yield its thread.
-pub const TICK: Duration = Duration::from_millis(1);
 /// Address space reserved per linear memory, so that bounds checks cost nothing.
 const MEMORY_RESERVATION: u64 = 4 << 30;
 /// Unmapped space behind each linear memory.
@@ -32,6 +30,10 @@ const MAPS_PER_INSTANCE: u64 = 6;
 const MAPS_RESERVED: u64 = 4096;
 /// What Linux allows when it does not say.
 const DEFAULT_MAX_MAP_COUNT: u64 = 65_530;
+/// Address space of a process on 64-bit machines, as Linux gives it out unasked.
+const ADDRESS_SPACE: u64 = 1 << 47;
+/// Address space left to the rest of the process.
+const ADDRESS_SPACE_RESERVED: u64 = 8 << 30;
 /// Bytes of a freed memory that are cleared by hand instead of being given back to the kernel: an instance per request
 /// costs half the CPU this way. Only the few free slots that the pool keeps warm hold them.
 const KEEP_RESIDENT: usize = 128 << 10;
@@ -43,26 +45,46 @@ const MAX_TABLES_PER_COMPONENT: u32 = 16;
 const MAX_INSTANCE_BYTES: usize = 4 << 20;
 /// Frames that a trap's backtrace records.
 const MAX_BACKTRACE_FRAMES: usize = 32;
-/// Ticks without a running guest after which the ticker sleeps.
-const IDLE_TICKS: u32 = 20;
+
+/// CPU time that instantiating a component may take, unless said otherwise.
+pub const START_CPU: Duration = Duration::from_secs(10);
+/// Wall time that a command may take to be instantiated, unless said otherwise.
+pub const START_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// How a [`Runtime`] is set up.
 #[derive(Debug, Clone)]
 pub struct RuntimeConfig {
     /// Where compiled artifacts are kept; created with mode 0700. They are native code: nobody else may write here.
     pub cache_dir: PathBuf,
+    /// What the artifact directory may hold.
+    pub cache_limits: CacheLimits,
     /// The program that compiles modules in a limited process; `None` compiles in this process.
     pub compiler: Option<Compiler>,
     /// Threads that run guests; 0 means one per CPU.
     pub guest_threads: usize,
+    /// Threads for guests' timers and connections; 0 means one per CPU.
+    pub network_threads: usize,
     /// Most guest instances alive at once that is asked for; [`Runtime::capacity`] says what was granted.
     pub max_instances: u32,
+    /// CPU time that instantiating a component may take, start functions included.
+    pub start_cpu: Duration,
+    /// Wall time that a command may take to be instantiated, its waits and its quota's pauses included.
+    pub start_timeout: Duration,
 }
 
 impl RuntimeConfig {
     /// Artifacts in `cache_dir`, compiling in process, a thread per CPU, ten thousand instances.
     pub fn new(cache_dir: impl Into<PathBuf>) -> RuntimeConfig {
-        RuntimeConfig { cache_dir: cache_dir.into(), compiler: None, guest_threads: 0, max_instances: 10_000 }
+        RuntimeConfig {
+            cache_dir: cache_dir.into(),
+            cache_limits: CacheLimits::default(),
+            compiler: None,
+            guest_threads: 0,
+            network_threads: 0,
+            max_instances: 10_000,
+            start_cpu: START_CPU,
+            start_timeout: START_TIMEOUT,
+        }
     }
 }
 
@@ -104,20 +126,47 @@ pub struct Capacity {
 }
 
 impl Capacity {
-    /// What `vm.max_map_count` allows of the instances that are `wanted`.
-    fn plan(wanted: u32, max_map_count: u64) -> Capacity {
-        let fit = u32::try_from(max_map_count.saturating_sub(MAPS_RESERVED) / MAPS_PER_INSTANCE).unwrap_or(u32::MAX);
-        let (wanted, fit) = (wanted.max(1), fit.max(1));
-        let why = if fit < wanted {
-            format!("vm.max_map_count={max_map_count} allows {fit} instances of the {wanted} configured")
-        } else {
-            format!("as configured; vm.max_map_count={max_map_count} allows {fit}")
+    /// What this machine allows of the instances that are `wanted`.
+    fn plan(wanted: u32, machine: Machine) -> Capacity {
+        let fit = |whole: u64, reserved: u64, each: u64| {
+            u32::try_from(whole.saturating_sub(reserved) / each).unwrap_or(u32::MAX).max(1)
         };
-        Capacity { instances: wanted.min(fit), why }
+        let maps = fit(machine.max_map_count, MAPS_RESERVED, MAPS_PER_INSTANCE);
+        let each = MEMORY_RESERVATION + MEMORY_GUARD + ASYNC_STACK as u64;
+        let space = fit(machine.address_space, ADDRESS_SPACE_RESERVED, each);
+        let wanted = wanted.max(1);
+        let (instances, limit) = if space < maps {
+            (space, format!("{} bytes of address space allow {space}", machine.address_space))
+        } else {
+            (maps, format!("vm.max_map_count={} allows {maps}", machine.max_map_count))
+        };
+        let why = match instances < wanted {
+            true => format!("{limit} instances of the {wanted} configured"),
+            false => format!("as configured; {limit}"),
+        };
+        Capacity { instances: wanted.min(instances), why }
+    }
+}
+
+/// What bounds the instances on a machine.
+#[derive(Debug, Clone, Copy)]
+struct Machine {
+    max_map_count: u64,
+    address_space: u64,
+}
+
+impl Machine {
+    fn read() -> Machine {
+        let limit = rustix::process::getrlimit(rustix::process::Resource::As).current;
+        let address_space = limit.unwrap_or(u64::MAX).min(ADDRESS_SPACE);
+        Machine { max_map_count: max_map_count(), address_space }
     }
 }
 
 /// Runs guests: engine, linker, compiled components, threads. One per process.
+///
+/// Guests have threads of their own ([`crate::fair`]), and so have their timers and connections; the threads that
+/// call this, the agent's, run neither.
 pub struct Runtime {
     pub(crate) config: RuntimeConfig,
     pub(crate) engine: Engine,
@@ -125,8 +174,9 @@ pub struct Runtime {
     pub(crate) ticker: Arc<Ticker>,
     pub(crate) slots: Mutex<HashMap<String, Arc<Slot>>>,
     pub(crate) compiling: tokio::sync::Semaphore,
+    pub(crate) guests: GuestPool,
     capacity: Capacity,
-    threads: Option<tokio::runtime::Runtime>,
+    network: Option<tokio::runtime::Runtime>,
 }
 
 impl Runtime {
@@ -138,8 +188,9 @@ impl Runtime {
     pub fn new(config: RuntimeConfig) -> Result<Arc<Runtime>, RuntimeError> {
         private_dir(&config.cache_dir)
             .and_then(|()| crate::compile::remove_unfinished(&config.cache_dir))
+            .and_then(|()| crate::compile::collect(&config.cache_dir, &HashSet::new(), config.cache_limits))
             .map_err(|source| RuntimeError::CacheDir { path: config.cache_dir.clone(), source })?;
-        let mut capacity = Capacity::plan(config.max_instances, max_map_count());
+        let mut capacity = Capacity::plan(config.max_instances, Machine::read());
         let engine = match Engine::new(engine_config().allocation_strategy(pool(capacity.instances))) {
             Ok(engine) => engine,
             Err(error) => {
@@ -148,16 +199,15 @@ impl Runtime {
             }
         };
         let linker = crate::link::linker(&engine).map_err(|error| RuntimeError::Engine(format!("{error:#}")))?;
-        let threads = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(match config.guest_threads {
-                0 => std::thread::available_parallelism().map_or(1, usize::from),
-                threads => threads,
-            })
-            .thread_name("guest")
+        let network = tokio::runtime::Builder::new_multi_thread()
+            .worker_threads(one_per_cpu_unless(config.network_threads))
+            .thread_name("guest-net")
             .enable_all()
             .build()
             .map_err(RuntimeError::Threads)?;
         let ticker = Ticker::start(engine.weak()).map_err(RuntimeError::Threads)?;
+        let threads = one_per_cpu_unless(config.guest_threads);
+        let guests = GuestPool::start(threads, network.handle(), ticker.clone()).map_err(RuntimeError::Threads)?;
         Ok(Arc::new(Runtime {
             config,
             engine,
@@ -165,8 +215,9 @@ impl Runtime {
             ticker,
             slots: Mutex::default(),
             compiling: tokio::sync::Semaphore::new(crate::compile::MAX_COMPILES),
+            guests,
             capacity,
-            threads: Some(threads),
+            network: Some(network),
         }))
     }
 
@@ -179,22 +230,23 @@ impl Runtime {
     pub fn capacity(&self) -> &Capacity {
         &self.capacity
     }
-
-    /// Starts a task on the guests' threads, which the agent's own work never shares.
-    pub(crate) fn spawn<F>(&self, future: F) -> Option<tokio::task::JoinHandle<F::Output>>
-    where
-        F: Future<Output: Send + 'static> + Send + 'static,
-    {
-        self.threads.as_ref().map(|threads| threads.spawn(future))
-    }
 }
 
 impl Drop for Runtime {
     fn drop(&mut self) {
+        // First the guests: their timers are the network's.
+        self.guests.stop();
         self.ticker.stop();
-        if let Some(threads) = self.threads.take() {
-            threads.shutdown_background();
+        if let Some(network) = self.network.take() {
+            network.shutdown_background();
         }
+    }
+}
+
+fn one_per_cpu_unless(threads: usize) -> usize {
+    match threads {
+        0 => std::thread::available_parallelism().map_or(1, usize::from),
+        threads => threads,
     }
 }
 
@@ -245,100 +297,26 @@ fn private_dir(path: &std::path::Path) -> std::io::Result<()> {
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o700))
 }
 
-/// Advances the engine's epoch once a millisecond while any guest is on a thread, and sleeps otherwise.
-pub(crate) struct Ticker {
-    running: AtomicUsize,
-    asleep: AtomicBool,
-    stopped: AtomicBool,
-    thread: OnceLock<Thread>,
-}
-
-impl Ticker {
-    fn start(engine: EngineWeak) -> std::io::Result<Arc<Ticker>> {
-        let ticker = Arc::new(Ticker {
-            running: AtomicUsize::new(0),
-            asleep: AtomicBool::new(false),
-            stopped: AtomicBool::new(false),
-            thread: OnceLock::new(),
-        });
-        let own = ticker.clone();
-        let handle = std::thread::Builder::new().name("epoch".into()).spawn(move || own.run(&engine))?;
-        let _ = ticker.thread.set(handle.thread().clone());
-        Ok(ticker)
-    }
-
-    fn run(&self, engine: &EngineWeak) {
-        let mut idle = 0;
-        while !self.stopped.load(Ordering::SeqCst) {
-            if self.running.load(Ordering::SeqCst) > 0 {
-                idle = 0;
-            } else {
-                idle += 1;
-            }
-            if idle > IDLE_TICKS {
-                // Announce sleep first, then look again: a guest that starts in between either is seen here or
-                // sees the flag and wakes this thread.
-                self.asleep.store(true, Ordering::SeqCst);
-                if self.running.load(Ordering::SeqCst) == 0 && !self.stopped.load(Ordering::SeqCst) {
-                    std::thread::park();
-                }
-                self.asleep.store(false, Ordering::SeqCst);
-                idle = 0;
-            }
-            std::thread::sleep(TICK);
-            match engine.upgrade() {
-                Some(engine) => engine.increment_epoch(),
-                None => return,
-            }
-        }
-    }
-
-    fn wake(&self) {
-        if let Some(thread) = self.thread.get() {
-            thread.unpark();
-        }
-    }
-
-    fn stop(&self) {
-        self.stopped.store(true, Ordering::SeqCst);
-        self.wake();
-    }
-
-    /// Held while a guest is on a thread.
-    pub(crate) fn running(&self) -> Running<'_> {
-        self.running.fetch_add(1, Ordering::SeqCst);
-        if self.asleep.load(Ordering::SeqCst) && self.asleep.swap(false, Ordering::SeqCst) {
-            self.wake();
-        }
-        Running(self)
-    }
-}
-
-/// A guest is on this thread.
-pub(crate) struct Running<'a>(&'a Ticker);
-
-impl Drop for Running<'_> {
-    fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn capacity_follows_the_map_count() {
-        for (wanted, maps, instances, word) in [
-            (10_000, 65_530, 10_000, "as configured"),
-            (20_000, 65_530, 10_239, "vm.max_map_count=65530 allows 10239"),
-            (20_000, 1 << 20, 20_000, "as configured"),
-            (10, 0, 1, "allows 1"),
-            (0, 65_530, 1, "as configured"),
+    fn capacity_follows_the_machine() {
+        let all = ADDRESS_SPACE;
+        for (wanted, maps, address_space, instances, words) in [
+            (10_000, 65_530, all, 10_000, "as configured"),
+            (20_000, 65_530, all, 10_239, "vm.max_map_count=65530 allows 10239 instances of the 20000 configured"),
+            (20_000, 1 << 20, all, 20_000, "as configured"),
+            (100_000, 1 << 30, all, 32_496, "140737488355328 bytes of address space allow 32496"),
+            (100, 65_530, 64 << 30, 13, "68719476736 bytes of address space allow 13 instances of the 100"),
+            (10, 0, all, 1, "allows 1"),
+            (10, 65_530, 0, 1, "allow 1"),
+            (0, 65_530, all, 1, "as configured"),
         ] {
-            let capacity = Capacity::plan(wanted, maps);
-            assert_eq!(capacity.instances, instances, "{wanted} of {maps}");
-            assert!(capacity.why.contains(word), "{}", capacity.why);
+            let capacity = Capacity::plan(wanted, Machine { max_map_count: maps, address_space });
+            assert_eq!(capacity.instances, instances, "{wanted} of {maps} and {address_space}: {}", capacity.why);
+            assert!(capacity.why.contains(words), "{}", capacity.why);
         }
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct Template {
     /// The standard streams are a terminal's.
     pub(crate) tty: bool,
     pub(crate) budget: Arc<MemoryBudget>,
+    /// Ticks that an instance may run before it is instantiated.
+    pub(crate) start_ticks: u32,
     pub(crate) net: Arc<PodNet>,
     pub(crate) files: Arc<Mounts>,
 }
@@ -87,6 +89,7 @@ impl Template {
             http: WasiHttpCtx::new(),
             outgoing: OutgoingHttp { net: self.net.clone() },
             limiter: Limiter::new(self.budget.clone()),
+            start_ticks_left: Some(self.start_ticks),
             net: self.net.clone(),
             files: self.files.clone(),
         };
@@ -95,7 +98,13 @@ impl Template {
         store.set_hostcall_fuel(MAX_HOSTCALL_BYTES);
         store.set_max_component_handles(MAX_HANDLES);
         store.set_epoch_deadline(1);
-        store.epoch_deadline_callback(|_| Ok(UpdateDeadline::YieldCustom(1, Box::pin(tokio::task::yield_now()))));
+        store.epoch_deadline_callback(|mut store| {
+            if !crate::fair::used_its_turn() {
+                return Ok(UpdateDeadline::Continue(1));
+            }
+            store.data_mut().at_tick()?;
+            Ok(UpdateDeadline::YieldCustom(1, Box::pin(crate::fair::until_next_turn())))
+        });
         (store, outputs)
     }
 }

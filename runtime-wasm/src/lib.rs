@@ -4,6 +4,7 @@
 pub mod compile;
 pub mod ctx;
 pub mod engine;
+pub mod fair;
 pub mod filesystem;
 mod http;
 mod imports;
@@ -14,19 +15,23 @@ mod logging;
 pub mod network;
 pub mod outgoing;
 pub mod program;
+pub mod rate;
 pub mod sandbox;
 pub mod sockets;
 pub mod stdio;
+mod ticker;
 pub mod vfs;
 mod wrap;
 
 pub use crate::http::{HttpLimits, serve_stream};
 pub use compile::LoadError;
 pub use engine::{Capacity, Compiler, Runtime, RuntimeConfig, RuntimeError};
+pub use fair::{CpuAccount, CpuUsage};
 pub use network::{ByteStream, Endpoint, HttpBody, HttpHandler, NetError, Uplink};
 pub use program::{Kind, Program};
 pub use sandbox::{Container, ContainerSpec, ExecSpec, Exit, ExitReason, Sandbox, SandboxSpec, StartError};
 pub use stdio::{InputSource, OutputSink};
+pub use ticker::TICK;
 
 #[cfg(test)]
 mod tests;

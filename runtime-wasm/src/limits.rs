@@ -1,48 +1,65 @@
-//! What a container may use, and what it used: memory charged as it grows, CPU time measured around each poll.
+//! What a container's memory may be, and what it is: charged as it grows. CPU time is [`crate::fair`]'s.
 
-use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
 
-use parking_lot::Mutex;
 use wasmtime::ResourceLimiter;
 
-use crate::engine::Ticker;
-
-/// A CPU quota is counted over periods of this length, as Linux's CFS bandwidth control does.
-pub const CPU_PERIOD: Duration = Duration::from_millis(100);
 /// What one table element costs in a container's memory account, in bytes.
 const TABLE_ELEMENT_BYTES: u64 = 8;
+/// What an instance costs beside its memories and tables, in bytes: the touched part of its stack, its bookkeeping,
+/// its first handles.
+pub const INSTANCE_BYTES: u64 = 32 << 10;
+/// What one handle (stream, socket, descriptor, body) costs, in bytes. Counted each tick in which the guest runs.
+pub const HANDLE_BYTES: u64 = 256;
+/// Handles whose cost is part of [`INSTANCE_BYTES`].
+const FREE_HANDLES: u64 = 32;
 /// Most linear memories, tables and core instances in one guest instance (one pooled slot each).
 const MAX_PARTS_PER_INSTANCE: usize = 64;
 
-/// The guest asked for more memory than its container may have.
-#[derive(Debug, Clone, thiserror::Error)]
-#[error("out of memory: {wanted} bytes wanted, the limit is {limit} bytes")]
+/// The guest asked for more memory than its container, or its pod, may have.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("out of memory: {wanted} bytes wanted, the {}limit is {limit} bytes", whose(.of_pod))]
 pub struct OutOfMemory {
-    /// Bytes the container would have had.
+    /// Bytes the container, or the pod, would have had.
     pub wanted: u64,
     /// Bytes it may have.
     pub limit: u64,
     /// Bytes that the asking instance alone would have had.
     pub own: u64,
+    /// The limit is the pod's.
+    pub of_pod: bool,
 }
 
-/// A container's memory account, shared by its instances.
+fn whose(of_pod: &bool) -> &'static str {
+    if *of_pod { "pod's " } else { "" }
+}
+
+/// A memory account: a container's, shared by its instances and part of its pod's; or a pod's, to which also goes what
+/// its containers share (files, sockets' and requests' buffers).
 pub struct MemoryBudget {
     limit: u64,
+    pod: Option<Arc<MemoryBudget>>,
     used: AtomicU64,
     peak: AtomicU64,
     reclaim: OnceLock<Box<dyn Fn() + Send + Sync>>,
 }
 
 impl MemoryBudget {
-    /// An account of at most `limit` bytes (`None`: what wasm32 can address, per memory).
-    pub fn new(limit: Option<u64>) -> Arc<MemoryBudget> {
+    /// A pod's account of at most `limit` bytes (`None`: no limit but those of its containers).
+    pub fn of_pod(limit: Option<u64>) -> Arc<MemoryBudget> {
+        Self::new(limit, None)
+    }
+
+    /// An account in the pod's account, of at most `limit` bytes (`None`: the pod's limit alone).
+    pub fn of_container(limit: Option<u64>, pod: &Arc<MemoryBudget>) -> Arc<MemoryBudget> {
+        Self::new(limit, Some(pod.clone()))
+    }
+
+    fn new(limit: Option<u64>, pod: Option<Arc<MemoryBudget>>) -> Arc<MemoryBudget> {
         Arc::new(MemoryBudget {
             limit: limit.unwrap_or(u64::MAX),
+            pod,
             used: AtomicU64::new(0),
             peak: AtomicU64::new(0),
             reclaim: OnceLock::new(),
@@ -59,38 +76,79 @@ impl MemoryBudget {
         self.peak.load(Ordering::Relaxed)
     }
 
+    /// Charges what the pod's containers share; [`MemoryBudget::give`] gives it back. Beyond the limit nothing is
+    /// charged, and the container in whose turn this is asked, if it is in one's turn, is ended as out of memory: the
+    /// guest may see an error of the call that asked, but not for long.
+    pub fn take_shared(&self, bytes: u64) -> Result<(), OutOfMemory> {
+        let taken = self.take(bytes, 0);
+        if let (Err(error), Some(container)) = (&taken, crate::fair::current()) {
+            container.out_of_memory(error);
+        }
+        taken
+    }
+
+    /// As [`MemoryBudget::take_shared`], for as long as the charge is held.
+    pub fn charge_shared(self: &Arc<Self>, bytes: u64) -> Result<MemoryCharge, OutOfMemory> {
+        self.take_shared(bytes)?;
+        Ok(MemoryCharge { budget: self.clone(), bytes })
+    }
+
+    /// Charges what is held already, even beyond the limit.
+    pub(crate) fn take_held(&self, bytes: u64) {
+        let before = self.used.fetch_add(bytes, Ordering::Relaxed);
+        self.peak.fetch_max(before.saturating_add(bytes), Ordering::Relaxed);
+    }
+
     /// Sets what frees memory that is held but not needed (idle instances), called before a request is denied.
     pub(crate) fn on_pressure(&self, reclaim: impl Fn() + Send + Sync + 'static) {
         let _ = self.reclaim.set(Box::new(reclaim));
     }
 
-    fn try_take(&self, bytes: u64) -> Result<(), u64> {
+    fn try_take(&self, bytes: u64) -> Result<(), OutOfMemory> {
         let taken = self.used.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
             used.checked_add(bytes).filter(|&sum| sum <= self.limit)
         });
-        match taken {
-            Ok(before) => {
-                self.peak.fetch_max(before.saturating_add(bytes), Ordering::Relaxed);
-                Ok(())
-            }
-            Err(used) => Err(used.saturating_add(bytes)),
+        let out_of_memory = |used: u64| {
+            let wanted = used.saturating_add(bytes);
+            OutOfMemory { wanted, limit: self.limit, own: 0, of_pod: self.pod.is_none() }
+        };
+        let before = taken.map_err(out_of_memory)?;
+        if let Some(pod) = &self.pod {
+            pod.try_take(bytes).inspect_err(|_| {
+                self.used.fetch_sub(bytes, Ordering::Relaxed);
+            })?;
         }
+        self.peak.fetch_max(before.saturating_add(bytes), Ordering::Relaxed);
+        Ok(())
     }
 
     fn take(&self, bytes: u64, own: u64) -> Result<(), OutOfMemory> {
-        let Err(mut wanted) = self.try_take(bytes) else { return Ok(()) };
-        if let Some(reclaim) = self.reclaim.get() {
+        let mut taken = self.try_take(bytes);
+        if let (Err(_), Some(reclaim)) = (&taken, self.reclaim.get()) {
             reclaim();
-            match self.try_take(bytes) {
-                Ok(()) => return Ok(()),
-                Err(sum) => wanted = sum,
-            }
+            taken = self.try_take(bytes);
         }
-        Err(OutOfMemory { wanted, limit: self.limit, own })
+        taken.map_err(|error| OutOfMemory { own, ..error })
     }
 
-    fn give(&self, bytes: u64) {
+    /// Gives back what was taken.
+    pub fn give(&self, bytes: u64) {
         self.used.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(pod) = &self.pod {
+            pod.give(bytes);
+        }
+    }
+}
+
+/// Bytes of a pod's memory account, given back when this is dropped.
+pub struct MemoryCharge {
+    budget: Arc<MemoryBudget>,
+    bytes: u64,
+}
+
+impl Drop for MemoryCharge {
+    fn drop(&mut self) {
+        self.budget.give(self.bytes);
     }
 }
 
@@ -98,19 +156,32 @@ impl MemoryBudget {
 pub(crate) struct Limiter {
     budget: Arc<MemoryBudget>,
     held: u64,
+    handles: u64,
 }
 
 impl Limiter {
     pub(crate) fn new(budget: Arc<MemoryBudget>) -> Limiter {
-        Limiter { budget, held: 0 }
+        Limiter { budget, held: 0, handles: FREE_HANDLES }
     }
 
     /// Growth beyond the limit traps: a container over its limit is killed, whatever the guest would do about it.
     fn grow(&mut self, bytes: u64) -> wasmtime::Result<bool> {
+        let bytes = if self.held == 0 { bytes.saturating_add(INSTANCE_BYTES) } else { bytes };
         let own = self.held.saturating_add(bytes);
         self.budget.take(bytes, own)?;
         self.held = own;
         Ok(true)
+    }
+
+    /// Charges the instance's handles, of which there are `count` now. The most there were stay charged: tables do not
+    /// shrink.
+    pub(crate) fn handles(&mut self, count: usize) -> wasmtime::Result<()> {
+        let more = (count as u64).saturating_sub(self.handles);
+        if more > 0 {
+            self.grow(more.saturating_mul(HANDLE_BYTES))?;
+            self.handles += more;
+        }
+        Ok(())
     }
 }
 
@@ -148,124 +219,73 @@ impl ResourceLimiter for Limiter {
     }
 }
 
-/// A container's CPU account, shared by its instances: the time its guests held a thread, and its quota.
-pub struct CpuMeter {
-    ticker: Arc<Ticker>,
-    used: AtomicU64,
-    quota: Option<Mutex<Quota>>,
-}
-
-struct Quota {
-    per_period: Duration,
-    period_start: Instant,
-    used: Duration,
-}
-
-impl CpuMeter {
-    /// `millicores`: the most CPU time per second of wall time, in thousandths of a core (`None`: no quota).
-    pub(crate) fn new(ticker: Arc<Ticker>, millicores: Option<u64>) -> Arc<CpuMeter> {
-        let quota = millicores.map(|millicores| {
-            let nanos = CPU_PERIOD.as_nanos() as u64 / 1000;
-            let per_period = Duration::from_nanos(nanos.saturating_mul(millicores.max(1)));
-            Mutex::new(Quota { per_period, period_start: Instant::now(), used: Duration::ZERO })
-        });
-        Arc::new(CpuMeter { ticker, used: AtomicU64::new(0), quota })
-    }
-
-    /// CPU time used so far.
-    pub fn used(&self) -> Duration {
-        Duration::from_nanos(self.used.load(Ordering::Relaxed))
-    }
-
-    /// Charges `spent`; `Some(until)` when the quota of this period is used up.
-    fn charge(&self, spent: Duration, now: Instant) -> Option<Instant> {
-        self.used.fetch_add(spent.as_nanos() as u64, Ordering::Relaxed);
-        self.quota.as_ref().and_then(|quota| quota.lock().charge(spent, now))
-    }
-}
-
-impl Quota {
-    /// What was used beyond a period's quota is owed by the next ones.
-    fn charge(&mut self, spent: Duration, now: Instant) -> Option<Instant> {
-        self.used += spent;
-        let elapsed = now.saturating_duration_since(self.period_start);
-        let periods = u32::try_from(elapsed.as_nanos() / CPU_PERIOD.as_nanos()).unwrap_or(u32::MAX);
-        if periods > 0 {
-            self.used = self.used.saturating_sub(self.per_period.saturating_mul(periods));
-            self.period_start += CPU_PERIOD.saturating_mul(periods);
-        }
-        if self.used < self.per_period {
-            return None;
-        }
-        let owed = self.used.as_nanos() / self.per_period.as_nanos().max(1);
-        Some(self.period_start + CPU_PERIOD.saturating_mul(u32::try_from(owed).unwrap_or(u32::MAX)))
-    }
-}
-
-/// Runs a guest's future: measures it, and holds it back while its container is over its quota.
-pub(crate) struct Metered<F> {
-    inner: Pin<Box<F>>,
-    meter: Arc<CpuMeter>,
-    pause: Option<Pin<Box<tokio::time::Sleep>>>,
-}
-
-impl<F: Future> Metered<F> {
-    pub(crate) fn new(inner: F, meter: Arc<CpuMeter>) -> Metered<F> {
-        Metered { inner: Box::pin(inner), meter, pause: None }
-    }
-}
-
-impl<F: Future> Future for Metered<F> {
-    type Output = F::Output;
-
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
-        if let Some(pause) = &mut self.pause {
-            std::task::ready!(pause.as_mut().poll(cx));
-            self.pause = None;
-        }
-        let before = thread_cpu_time();
-        let this = &mut *self;
-        let running = this.meter.ticker.running();
-        let polled = this.inner.as_mut().poll(cx);
-        drop(running);
-        let over = self.meter.charge(thread_cpu_time().saturating_sub(before), Instant::now());
-        if let (Some(until), Poll::Pending) = (over, &polled) {
-            let mut pause = Box::pin(tokio::time::sleep_until(until.into()));
-            match pause.as_mut().poll(cx) {
-                Poll::Pending => self.pause = Some(pause),
-                Poll::Ready(()) => cx.waker().wake_by_ref(),
-            }
-        }
-        polled
-    }
-}
-
-fn thread_cpu_time() -> Duration {
-    let time = rustix::time::clock_gettime(rustix::time::ClockId::ThreadCPUTime);
-    Duration::new(time.tv_sec.max(0) as u64, time.tv_nsec.clamp(0, 999_999_999) as u32)
-}
-
 #[cfg(test)]
 mod tests {
+    use parking_lot::Mutex;
+
     use super::*;
+
+    const OWN: u64 = INSTANCE_BYTES;
+
+    fn container(limit: u64) -> Arc<MemoryBudget> {
+        MemoryBudget::of_container(Some(limit), &MemoryBudget::of_pod(None))
+    }
+
+    fn denied(result: wasmtime::Result<bool>) -> OutOfMemory {
+        result.unwrap_err().downcast().unwrap()
+    }
 
     #[test]
     fn memory_is_charged_and_given_back() {
-        let budget = MemoryBudget::new(Some(100));
+        let budget = container(OWN + 100);
         let mut limiter = Limiter::new(budget.clone());
         assert!(limiter.memory_growing(0, 60, None).unwrap());
         assert!(limiter.table_growing(0, 5, None).unwrap(), "40 bytes of table still fit");
-        let error = limiter.memory_growing(60, 61, None).unwrap_err();
-        let error = error.downcast::<OutOfMemory>().unwrap();
-        assert_eq!((error.wanted, error.limit, error.own), (101, 100, 101));
+        let error = denied(limiter.memory_growing(60, 61, None));
+        let expected = OutOfMemory { wanted: OWN + 101, limit: OWN + 100, own: OWN + 101, of_pod: false };
+        assert_eq!(error, expected);
         assert!(!limiter.memory_growing(60, 70, Some(65)).unwrap(), "beyond the module's own maximum: no trap");
         drop(limiter);
-        assert_eq!((budget.used(), budget.peak()), (0, 100));
+        assert_eq!((budget.used(), budget.peak()), (0, OWN + 100));
+    }
+
+    #[test]
+    fn containers_share_their_pods_limit() {
+        let pod = MemoryBudget::of_pod(Some(2 * OWN + 100));
+        let budgets = [None, Some(OWN + 60)].map(|limit| MemoryBudget::of_container(limit, &pod));
+        let [mut first, mut second] = budgets.clone().map(Limiter::new);
+        assert!(first.memory_growing(0, 50, None).unwrap());
+        assert!(second.memory_growing(0, 30, None).unwrap());
+        let error = denied(second.memory_growing(30, 70, None));
+        assert!(!error.of_pod && error.to_string().ends_with(&format!("the limit is {} bytes", OWN + 60)), "{error}");
+        let error = denied(first.memory_growing(50, 80, None));
+        assert!(error.of_pod && error.to_string().contains("the pod's limit is"), "{error}");
+        assert_eq!(budgets[0].used(), OWN + 50, "what was denied is not held");
+        let charge = pod.charge_shared(20).unwrap();
+        assert!(pod.charge_shared(1).is_err() && pod.take_shared(1).is_err());
+        assert_eq!(pod.used(), 2 * OWN + 100);
+        drop((first, charge));
+        assert_eq!(pod.used(), OWN + 30);
+        drop(second);
+        assert_eq!((pod.used(), pod.peak()), (0, 2 * OWN + 100));
+    }
+
+    #[test]
+    fn handles_cost_memory() {
+        let budget = container(OWN + 10 * HANDLE_BYTES);
+        let mut limiter = Limiter::new(budget.clone());
+        assert!(limiter.memory_growing(0, 0, None).unwrap());
+        limiter.handles(FREE_HANDLES as usize).unwrap();
+        assert_eq!(budget.used(), OWN);
+        limiter.handles(FREE_HANDLES as usize + 10).unwrap();
+        limiter.handles(3).unwrap();
+        assert_eq!(budget.used(), OWN + 10 * HANDLE_BYTES);
+        assert!(limiter.handles(FREE_HANDLES as usize + 11).is_err());
     }
 
     #[test]
     fn pressure_frees_before_denying() {
-        let budget = MemoryBudget::new(Some(100));
+        let budget = container(OWN + 100);
         let idle = Arc::new(Mutex::new(Some(Limiter::new(budget.clone()))));
         assert!(idle.lock().as_mut().unwrap().memory_growing(0, 80, None).unwrap());
         budget.on_pressure({
@@ -274,17 +294,6 @@ mod tests {
         });
         let mut limiter = Limiter::new(budget.clone());
         assert!(limiter.memory_growing(0, 90, None).unwrap());
-        assert_eq!(budget.used(), 90);
-    }
-
-    #[test]
-    fn quota_holds_back_and_debts_are_paid() {
-        let start = Instant::now();
-        let ms = Duration::from_millis;
-        let mut quota = Quota { per_period: ms(10), period_start: start, used: Duration::ZERO };
-        assert_eq!(quota.charge(ms(4), start + ms(5)), None);
-        assert_eq!(quota.charge(ms(6), start + ms(11)), Some(start + ms(100)), "used up: until the next period");
-        assert_eq!(quota.charge(ms(25), start + ms(100)), Some(start + ms(300)), "owes two periods");
-        assert_eq!(quota.charge(ms(0), start + ms(300)), None);
+        assert_eq!(budget.used(), OWN + 90);
     }
 }

@@ -65,7 +65,7 @@ async fn send_over(stream: ByteStream, mut request: http::Request<WasiBody>) -> 
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map_or_else(|| http::Uri::from_static("/"), http::Uri::from);
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = AbortOnDrop::new(tokio::spawn(connection));
+    let connection = AbortOnDrop(tokio::spawn(connection));
     let response = sender.send_request(request).await?;
     let driver: Driver = Box::new(async move {
         let mut connection = connection;

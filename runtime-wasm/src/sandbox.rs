@@ -11,14 +11,18 @@ use wasmtime_wasi::I32Exit;
 use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::compile::bounded;
+use crate::ctx::StartBudget;
 use crate::engine::Runtime;
+use crate::fair::{CpuAccount, CpuUsage, weight_of};
 use crate::http::{HttpLimits, HttpServer};
 use crate::instance::Template;
-use crate::limits::{CpuMeter, MemoryBudget, Metered, OutOfMemory};
+use crate::limits::{MemoryBudget, OutOfMemory};
 use crate::network::NetError;
 use crate::program::{Kind, Pre, Program};
+use crate::rate::{LOG_RATE, Paced, Rate};
 use crate::sockets::PodNet;
 use crate::stdio::{Discard, Input, InputSource, OutputSink};
+use crate::ticker::TICK;
 use crate::vfs::{Mounts, Vfs};
 
 /// The port of an HTTP container that names none.
@@ -48,6 +52,7 @@ pub struct SandboxSpec {
 pub struct Sandbox {
     runtime: Arc<Runtime>,
     spec: SandboxSpec,
+    memory: Arc<MemoryBudget>,
 }
 
 /// One container.
@@ -66,8 +71,12 @@ pub struct ContainerSpec {
     pub files: Option<Arc<Mounts>>,
     /// Most bytes of memory its instances may have together.
     pub memory_limit: Option<u64>,
+    /// Its share of CPU time when there is not enough for all, in thousandths of a core; see [`weight_of`].
+    pub cpu_request: u64,
     /// Most CPU time its instances may use together, in thousandths of a core.
     pub cpu_limit: Option<u64>,
+    /// How fast its output may come; a guest that writes more waits.
+    pub log_rate: Rate,
     /// Standard input of a command; empty if `None`.
     pub stdin: Option<InputSource>,
     /// The standard streams are a terminal's.
@@ -94,9 +103,11 @@ impl ContainerSpec {
             working_dir: None,
             files: None,
             memory_limit: None,
+            cpu_request: 0,
             cpu_limit: None,
             stdin: None,
             tty: false,
+            log_rate: LOG_RATE,
             stdout: Arc::new(Discard),
             stderr: Arc::new(Discard),
             http_port: None,
@@ -163,13 +174,20 @@ pub enum ExitReason {
     Completed,
     /// The guest exited with another code, or the node failed it.
     Error,
-    /// The guest wanted more memory than its limit.
+    /// The guest wanted more memory than its limit, or its pod's.
     OutOfMemory,
+    /// The guest was not instantiated: a start-up budget was used up, or the node is at its capacity of instances.
+    NotStarted,
     /// The guest trapped.
     Trap,
     /// [`Container::kill`].
     Killed,
 }
+
+/// Instantiating took longer than it may, in seconds.
+#[derive(Debug, thiserror::Error)]
+#[error("start-up timeout: the instance was not ready after {0} s")]
+struct StartTimeout(u64);
 
 impl Exit {
     fn of_code(code: i32) -> Exit {
@@ -179,6 +197,14 @@ impl Exit {
 
     fn killed() -> Exit {
         Exit { code: KILLED, reason: ExitReason::Killed, message: None }
+    }
+
+    fn out_of_memory(error: &OutOfMemory) -> Exit {
+        Exit { code: KILLED, reason: ExitReason::OutOfMemory, message: Some(error.to_string()) }
+    }
+
+    fn not_started(why: String) -> Exit {
+        Exit { code: NODE_FAULT, reason: ExitReason::NotStarted, message: Some(why) }
     }
 
     fn node_fault(what: &str) -> Exit {
@@ -191,10 +217,13 @@ impl Exit {
             return Exit::of_code(*code);
         }
         if let Some(memory) = error.downcast_ref::<OutOfMemory>() {
-            return Exit { code: KILLED, reason: ExitReason::OutOfMemory, message: Some(memory.to_string()) };
+            return Exit::out_of_memory(memory);
         }
         if let Some(limit) = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
-            return Exit::node_fault(&format!("at capacity: {limit}"));
+            return Exit::not_started(format!("node is at capacity: {limit}"));
+        }
+        if error.is::<StartBudget>() || error.is::<StartTimeout>() {
+            return Exit::not_started(error.root_cause().to_string());
         }
         let mut message = error.root_cause().to_string();
         if let Some(backtrace) = error.downcast_ref::<wasmtime::WasmBacktrace>() {
@@ -239,13 +268,27 @@ pub struct Container {
     ended: watch::Receiver<Option<Exit>>,
     cancel: CancellationToken,
     budget: Arc<MemoryBudget>,
-    meter: Arc<CpuMeter>,
+    cpu: Arc<CpuAccount>,
+    /// Whether all that runs on its CPU account ends with it.
+    is_whole_account: bool,
 }
 
 impl Sandbox {
-    /// A sandbox without containers.
+    /// A sandbox without containers, whose memory is limited by theirs alone.
     pub fn new(runtime: &Arc<Runtime>, spec: SandboxSpec) -> Sandbox {
-        Sandbox { runtime: runtime.clone(), spec }
+        Self::limited(runtime, spec, None)
+    }
+
+    /// A sandbox without containers. All of them together, their files and buffers included, may have so many bytes.
+    pub fn limited(runtime: &Arc<Runtime>, spec: SandboxSpec, memory_limit: Option<u64>) -> Sandbox {
+        let memory = MemoryBudget::of_pod(memory_limit);
+        spec.vfs.charge_to(&memory);
+        Sandbox { runtime: runtime.clone(), spec, memory }
+    }
+
+    /// The pod's memory account, for what its containers share.
+    pub fn memory(&self) -> &Arc<MemoryBudget> {
+        &self.memory
     }
 
     /// What was given to [`Sandbox::new`].
@@ -256,13 +299,15 @@ impl Sandbox {
     /// Starts a container and returns at once. A command runs until it exits; an HTTP component's port is served
     /// until [`Container::kill`], or until it runs out of memory.
     pub fn start(&self, spec: ContainerSpec) -> Result<Container, StartError> {
+        let config = &self.runtime.config;
         let (ending, ended) = Ending::new();
-        let budget = MemoryBudget::new(spec.memory_limit);
-        let meter = CpuMeter::new(self.runtime.ticker.clone(), spec.cpu_limit);
+        let budget = MemoryBudget::of_container(spec.memory_limit, &self.memory);
+        let cpu = self.runtime.guests.account(weight_of(spec.cpu_request), spec.cpu_limit);
         let mut env = spec.env;
         if !env.iter().any(|(name, _)| name == "HOSTNAME") {
             env.push(("HOSTNAME".into(), self.spec.hostname.clone()));
         }
+        let [stdout, stderr] = Paced::both([spec.stdout, spec.stderr], spec.log_rate);
         let template = Template {
             engine: self.runtime.engine.clone(),
             args: spec.args,
@@ -270,10 +315,11 @@ impl Sandbox {
             env,
             working_dir: spec.working_dir,
             stdin: None,
-            stdout: spec.stdout,
-            stderr: spec.stderr,
+            stdout,
+            stderr,
             tty: spec.tty,
             budget: budget.clone(),
+            start_ticks: u32::try_from(config.start_cpu.as_nanos() / TICK.as_nanos()).unwrap_or(u32::MAX),
             net: self.spec.net.clone(),
             files: spec.files.unwrap_or_else(|| Arc::new(Mounts::new(self.spec.vfs.root()))),
         };
@@ -285,38 +331,49 @@ impl Sandbox {
             ended,
             cancel: CancellationToken::new(),
             budget,
-            meter: meter.clone(),
+            cpu: cpu.clone(),
+            is_whole_account: true,
         };
         let cancel = container.cancel.clone();
+        cpu.on_out_of_memory({
+            let (ending, cancel, cpu) = (ending.clone(), cancel.clone(), Arc::downgrade(&cpu));
+            move |error| {
+                ending.end(Exit::out_of_memory(error));
+                cancel.cancel();
+                if let Some(cpu) = cpu.upgrade() {
+                    cpu.expedite();
+                }
+            }
+        });
         let task = match &spec.program.pre {
             Pre::Command(_) | Pre::CommandP3(_) => {
                 let stdin = spec.stdin.map(|source| Input::new(source, spec.tty));
                 let template = Template { stdin, ..template };
-                self.run(spec.program, template, meter, cancel, ending)
+                self.run(spec.program.clone(), template, &cpu, cancel, ending)
             }
             Pre::Http(pre) => {
                 let port = spec.http_port.unwrap_or(DEFAULT_HTTP_PORT);
                 let net = self.spec.net.clone();
                 let server = HttpServer::new(
-                    self.runtime.clone(),
                     pre.clone(),
                     template,
-                    meter,
+                    cpu.clone(),
                     spec.http_limits,
                     cancel.clone(),
                     ending.clone(),
                 );
                 net.serve_http(port, Arc::new(server.clone())).map_err(|source| StartError::Port { port, source })?;
                 container.http = Some((net.clone(), port, server.clone()));
-                self.runtime.spawn(async move {
+                cpu.spawn(async move {
                     cancel.cancelled().await;
                     net.stop_http(port);
                     server.drop_idle();
                     ending.end(Exit::killed());
                 })
+                .map(drop)
             }
         };
-        task.map(|_| container).ok_or(StartError::Stopping)
+        task.map(|()| container).ok_or(StartError::Stopping)
     }
 
     /// Runs a further process in a container: with its files, working directory and network, charged to its limits,
@@ -351,10 +408,11 @@ impl Sandbox {
             ended,
             cancel: container.cancel.child_token(),
             budget: container.budget.clone(),
-            meter: container.meter.clone(),
+            cpu: container.cpu.clone(),
+            is_whole_account: false,
         };
-        let task = self.run(program, template, process.meter.clone(), process.cancel.clone(), ending);
-        task.map(|_| process).ok_or(StartError::Stopping)
+        let task = self.run(program, template, &process.cpu, process.cancel.clone(), ending);
+        task.map(|()| process).ok_or(StartError::Stopping)
     }
 
     /// Runs a command to its end.
@@ -362,21 +420,22 @@ impl Sandbox {
         &self,
         program: Arc<Program>,
         template: Template,
-        meter: Arc<CpuMeter>,
+        cpu: &Arc<CpuAccount>,
         cancel: CancellationToken,
         ending: Ending,
-    ) -> Option<tokio::task::JoinHandle<()>> {
-        let run = AssertUnwindSafe(run_command(program, template)).catch_unwind();
-        self.runtime.spawn(async move {
+    ) -> Option<()> {
+        let run = AssertUnwindSafe(run_command(program, template, self.runtime.config.start_timeout)).catch_unwind();
+        cpu.spawn(async move {
             let exit = tokio::select! {
                 biased;
                 () = cancel.cancelled() => Exit::killed(),
-                exit = Metered::new(run, meter) => exit.unwrap_or_else(|_| Exit::node_fault("panic in the host")),
+                exit = run => exit.unwrap_or_else(|_| Exit::node_fault("panic in the host")),
             };
             ending.end(exit);
             // What else runs in it ends with it.
             cancel.cancel();
         })
+        .map(drop)
     }
 }
 
@@ -385,16 +444,21 @@ fn config_of(env: &[(String, String)]) -> Arc<WasiConfigVariables> {
     Arc::new(env.iter().cloned().collect())
 }
 
-async fn run_command(program: Arc<Program>, template: Template) -> Exit {
+async fn run_command(program: Arc<Program>, template: Template, start_timeout: Duration) -> Exit {
     let (mut store, outputs) = template.store();
+    let late = |_| StartTimeout(start_timeout.as_secs());
     let ran = async {
         match &program.pre {
             Pre::Command(pre) => {
-                let command = pre.instantiate_async(&mut store).await?;
+                let started = tokio::time::timeout(start_timeout, pre.instantiate_async(&mut store));
+                let command = started.await.map_err(late)??;
+                store.data_mut().started();
                 command.wasi_cli_run().call_run(&mut store).await
             }
             Pre::CommandP3(pre) => {
-                let command = pre.instantiate_async(&mut store).await?;
+                let started = tokio::time::timeout(start_timeout, pre.instantiate_async(&mut store));
+                let command = started.await.map_err(late)??;
+                store.data_mut().started();
                 store.run_concurrent(async |store| command.wasi_cli_run().call_run(store).await).await?
             }
             Pre::Http(_) => Err(wasmtime::Error::msg("not a command")),
@@ -453,6 +517,9 @@ impl Container {
     /// Ends it within an epoch tick, whatever it is doing; [`Container::wait`] tells when.
     pub fn kill(&self) {
         self.cancel.cancel();
+        if self.is_whole_account {
+            self.cpu.expedite();
+        }
     }
 
     /// Bytes of memory its instances have now.
@@ -467,12 +534,17 @@ impl Container {
 
     /// CPU time its instances used.
     pub fn cpu_time(&self) -> Duration {
-        self.meter.used()
+        self.cpu.usage().used
+    }
+
+    /// CPU time its instances used and waited for, and the pauses by its quota.
+    pub fn cpu_usage(&self) -> CpuUsage {
+        self.cpu.usage()
     }
 }
 
 impl Drop for Container {
     fn drop(&mut self) {
-        self.cancel.cancel();
+        self.kill();
     }
 }

@@ -97,7 +97,7 @@ async fn ways_to_end() {
         ("", "(unreachable)", 134, Trap, "unreachable"),
         ("(func $deep (call $deep) (call $deep))", "(call $deep) (i32.const 0)", 134, Trap, "call stack exhausted"),
         ("(memory 1)", GROW, 137, OutOfMemory, "the limit is 8388608 bytes"),
-        ("(memory 1000)", "(i32.const 0)", 137, OutOfMemory, "65536000 bytes wanted"),
+        ("(memory 1000)", "(i32.const 0)", 137, OutOfMemory, "65568768 bytes wanted"),
     ] {
         let container = start(&command(fields, body), |spec| spec.memory_limit = Some(8 << 20)).await;
         let exit = ended(&container).await;
@@ -106,6 +106,95 @@ async fn ways_to_end() {
         assert_eq!(container.memory_bytes(), 0, "{body}: memory is given back");
         assert!(container.peak_memory_bytes() <= 8 << 20, "{body}");
     }
+}
+
+/// A command that instantiates a core module with this start function.
+fn starting(body: &str) -> String {
+    command(&format!("(memory 1) (func $start {body}) (start $start)"), "(i32.const 0)")
+}
+
+#[tokio::test]
+async fn starting_has_a_budget() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RuntimeConfig { max_instances: 4, ..RuntimeConfig::new(dir.path()) };
+    let budget = RuntimeConfig { start_cpu: Duration::from_millis(20), ..config.clone() };
+    let timeout =
+        RuntimeConfig { start_timeout: Duration::from_millis(20), cache_dir: dir.path().join("b"), ..config.clone() };
+    let bytes = wat::parse_str(starting("(loop $l (br $l))")).unwrap();
+    let module = dir.path().join("m.wasm");
+    std::fs::write(&module, &bytes).unwrap();
+    for (config, words) in [(budget, "start-up budget used up"), (timeout, "start-up timeout")] {
+        let runtime = Runtime::new(config).unwrap();
+        let program = runtime.load(&digest(&bytes), &module).await.unwrap();
+        let container = sandbox(&runtime).start(ContainerSpec::new("main", program)).unwrap();
+        let exit = ended(&container).await;
+        assert_eq!((exit.code, exit.reason), (128, ExitReason::NotStarted), "{exit:?}");
+        assert!(exit.message.unwrap().contains(words));
+        assert_eq!(container.memory_bytes(), 0);
+    }
+    let body = "(local $n i32) (loop $l (br_if $l (i32.lt_u (local.tee $n (i32.add (local.get $n) (i32.const 1))) (i32.const 1000))))";
+    assert_eq!(ended(&start(&starting(body), |_| {}).await).await.code, 0, "what starts in time runs");
+}
+
+#[tokio::test]
+async fn containers_share_their_pods_memory() {
+    let net = sockets::PodNet::new(vec![[10, 0, 0, 1].into()], Arc::new(NoUplink), Default::default());
+    let vfs = vfs::Vfs::new(Default::default());
+    let spec = SandboxSpec { name: "test".into(), hostname: "test".into(), net, vfs: vfs.clone() };
+    let pod = Sandbox::limited(runtime(), spec, Some(16 << 20));
+    let holds = "(if (i32.eq (memory.grow (i32.const 160)) (i32.const -1)) (then (unreachable))) (loop $l (br $l)) (unreachable)";
+    let program = load(&command("(memory 1)", holds)).await.unwrap();
+    let first = pod.start(ContainerSpec::new("first", program.clone())).unwrap();
+    while first.memory_bytes() < 10 << 20 {
+        tokio::task::yield_now().await;
+    }
+    let exit = ended(&pod.start(ContainerSpec::new("second", program)).unwrap()).await;
+    assert_eq!((exit.code, exit.reason), (137, ExitReason::OutOfMemory));
+    assert!(exit.message.unwrap().contains("the pod's limit is 16777216 bytes"));
+    assert!(first.exit().is_none());
+    vfs.write_file("small", &[0; 1 << 20]).unwrap();
+    assert!(pod.memory().used() > 11 << 20, "files count");
+    assert_eq!(vfs.write_file("large", &[0; 8 << 20]), Err(vfs::VfsError::NoSpace));
+    first.kill();
+    ended(&first).await;
+    vfs.remove_all("small").unwrap();
+    vfs.remove_all("large").unwrap();
+    assert!(pod.memory().used() < 1 << 20, "{}", pod.memory().used());
+}
+
+struct Panics;
+
+#[async_trait::async_trait]
+impl OutputSink for Panics {
+    async fn write(&self, _data: bytes::Bytes) {
+        panic!("bug in the host");
+    }
+}
+
+#[tokio::test]
+async fn a_panic_under_a_guest_ends_its_container_alone() {
+    let writes = r#"(module
+        (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (data (i32.const 16) "\18\00\00\00\02\00\00\00x\0a")
+        (func (export "_start") (drop (call $write (i32.const 1) (i32.const 16) (i32.const 1) (i32.const 8)))))"#;
+    let pod = sandbox(runtime());
+    let spin = load(&command("", SPIN)).await.unwrap();
+    let neighbours: Vec<_> = (0..3).map(|_| pod.start(ContainerSpec::new("spin", spin.clone())).unwrap()).collect();
+    let mut spec = ContainerSpec::new("main", load(writes).await.unwrap());
+    spec.stdout = Arc::new(Panics);
+    let faulty = pod.start(spec).unwrap();
+    let exit = ended(&faulty).await;
+    assert_eq!((exit.code, exit.reason), (128, ExitReason::Error), "{exit:?}");
+    assert!(exit.message.unwrap().contains("node fault"));
+    while faulty.memory_bytes() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let used: Vec<_> = neighbours.iter().map(Container::cpu_time).collect();
+    while neighbours.iter().zip(&used).any(|(neighbour, used)| neighbour.cpu_time() <= *used) {
+        tokio::task::yield_now().await;
+    }
+    assert!(neighbours.iter().all(|neighbour| neighbour.exit().is_none()), "neighbours in the same pod run on");
 }
 
 #[tokio::test]
@@ -260,6 +349,28 @@ async fn a_cpu_limit_holds() {
     assert_eq!(ended(&container).await.reason, ExitReason::Killed);
 }
 
+#[tokio::test]
+async fn shares_of_cpu_time_follow_requests() {
+    let dir = tempfile::tempdir().unwrap();
+    let config = RuntimeConfig { guest_threads: 1, max_instances: 4, ..RuntimeConfig::new(dir.path()) };
+    let runtime = Runtime::new(config).unwrap();
+    let bytes = wat::parse_str(command("", SPIN)).unwrap();
+    let module = dir.path().join("m.wasm");
+    std::fs::write(&module, &bytes).unwrap();
+    let program = runtime.load(&digest(&bytes), &module).await.unwrap();
+    let sandbox = sandbox(&runtime);
+    let [large, small] = [600, 200].map(|cpu_request| {
+        sandbox.start(ContainerSpec { cpu_request, ..ContainerSpec::new("spin", program.clone()) }).unwrap()
+    });
+    while large.cpu_time() + small.cpu_time() < Duration::from_millis(400) {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let (large, small) = (large.cpu_usage(), small.cpu_usage());
+    let ratio = large.used.as_secs_f64() / small.used.as_secs_f64();
+    assert!((2.5..3.5).contains(&ratio), "{ratio}");
+    assert!(small.waited > large.waited, "who gets less waits longer: {small:?} {large:?}");
+}
+
 /// Stands in for the compiler's process: this test binary, told to run this test with the two paths behind it.
 #[test]
 #[ignore = "run by `compiles_in_a_limited_process`"]
@@ -306,6 +417,55 @@ async fn compiles_in_a_limited_process() {
     std::fs::write(&module, &bytes).unwrap();
     let error = runtime.load(&digest(&bytes), &module).await.err().unwrap();
     assert!(!error.is_permanent() && error.to_string().contains("/nonexistent/compiler"), "{error}");
+}
+
+#[tokio::test]
+async fn compilations_have_a_budget() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = wat::parse_str(command("", "(i32.const 0)")).unwrap();
+    let module = dir.path().join("m.wasm");
+    std::fs::write(&module, &bytes).unwrap();
+    for (number, (script, words, permanent)) in [
+        ("kill -XCPU $$", "compiling was given up: it takes more than 900 s of CPU time", true),
+        ("kill -XFSZ $$", "compiling was given up: its code takes more than 2147483648 bytes", true),
+        ("echo memory allocation of 9 bytes failed >&2; kill -ABRT $$", "8589934592 bytes of memory", true),
+        ("kill -KILL $$", "compiler was killed", false),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let compiler = Compiler { program: "/bin/sh".into(), args: vec!["-c".into(), script.into()] };
+        let config = RuntimeConfig::new(dir.path().join(format!("aot-{number}")));
+        let runtime = Runtime::new(RuntimeConfig { compiler: Some(compiler), max_instances: 1, ..config }).unwrap();
+        let error = runtime.load(&digest(&bytes), &module).await.err().unwrap();
+        assert!(error.to_string().contains(words), "{error} lacks {words:?}");
+        assert_eq!(error.is_permanent(), permanent, "{error}");
+    }
+}
+
+#[tokio::test]
+async fn compiling_is_told_to_all_who_wait() {
+    use crate::compile::Progress;
+    let dir = tempfile::tempdir().unwrap();
+    let runtime = Runtime::new(RuntimeConfig { max_instances: 1, ..RuntimeConfig::new(dir.path()) }).unwrap();
+    let bytes = wat::parse_str(command("", "(i32.const 0)")).unwrap();
+    let (module, digest) = (dir.path().join("m.wasm"), digest(&bytes));
+    std::fs::write(&module, &bytes).unwrap();
+    let told = parking_lot::Mutex::new(Vec::new());
+    let load = |who: usize| {
+        let (runtime, told, digest, module) = (&runtime, &told, &digest, &module);
+        let tell = move |progress| told.lock().push((who, progress));
+        async move { runtime.load_telling(digest, module, &tell).await }
+    };
+    let loaded = futures::future::join_all((0..4).map(load)).await;
+    assert!(loaded.iter().all(Result::is_ok));
+    let told_to = |who: usize| -> Vec<_> {
+        told.lock().iter().filter(|(whom, _)| *whom == who).map(|(_, progress)| *progress).collect()
+    };
+    assert!(matches!(told_to(0)[..], [Progress::Compiling, Progress::Compiled(_)]), "{:?}", told_to(0));
+    assert!((1..4).all(|who| told_to(who) == [Progress::Waiting]), "{:?}", told.lock());
+    drop(loaded);
+    runtime.load_telling(&digest, &module, &|progress| panic!("{progress:?} of an artifact at hand")).await.unwrap();
 }
 
 #[tokio::test]
@@ -423,7 +583,7 @@ async fn instances_beyond_the_capacity_are_an_error_not_a_crash() {
         tokio::task::yield_now().await;
     }
     let second = ended(&sandbox.start(ContainerSpec::new("b", program)).unwrap()).await;
-    assert_eq!(second.reason, ExitReason::Error, "{second:?}");
+    assert_eq!((second.code, second.reason), (128, ExitReason::NotStarted), "{second:?}");
     assert!(second.message.unwrap().contains("concurrent limit"));
     assert!(first.exit().is_none());
 }

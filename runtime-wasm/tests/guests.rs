@@ -350,12 +350,9 @@ async fn further_processes_in_a_container() {
     for line in [r#"args ["say", "what"]"#, "env GREETING=hi", "env EXTRA=more", "env HOSTNAME=web-0", "stdin 12"] {
         assert!(out.lines().any(|got| got == line), "{line:?} is not in\n{out}");
     }
-    // Another component in the same files and network, under the container's memory limit.
+    // Another component in the same files and network.
     assert_eq!(exec(Some(support::guest("files").await), &["files", "write", "/tmp/x", "y"], "").ended().await.code, 0);
     assert_eq!(&pod.vfs.read_file("/tmp/x").unwrap()[..], b"y");
-    let bomb = exec(Some(support::guest("bomb").await), &["bomb"], "");
-    assert_eq!(bomb.ended().await.reason, ExitReason::OutOfMemory);
-    assert_eq!(main.container.exit(), None, "the container itself goes on");
     // Killed alone, and with its container.
     let alone = exec(None, &["say", "sleep", "3600000"], "");
     alone.container.kill();
@@ -375,6 +372,23 @@ async fn further_processes_in_a_container() {
     };
     assert_eq!(main.ended().await.code, 0);
     assert_eq!(left.ended().await.reason, ExitReason::Killed);
+    // Under the container's memory limit.
+    let main = pod.start("say", &["sleep", "3600000"], limits).await;
+    let bomb = ExecSpec {
+        program: Some(support::guest("bomb").await),
+        args: vec!["bomb".into()],
+        env: vec![],
+        stdin: None,
+        tty: false,
+        stdout: left.stdout.clone(),
+        stderr: left.stderr.clone(),
+    };
+    let bomb = pod.sandbox.exec(&main.container, bomb).unwrap();
+    assert_eq!(bomb.wait().await.reason, ExitReason::OutOfMemory);
+    assert_eq!(main.container.exit(), None, "the container itself goes on");
+    assert!(main.container.peak_memory_bytes() <= 32 << 20);
+    main.container.kill();
+    main.ended().await;
     let late = ExecSpec {
         program: None,
         args: Vec::new(),

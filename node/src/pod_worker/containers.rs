@@ -1,7 +1,10 @@
 //! What a pod worker does for its containers: sandbox, start, exit, probes.
 
 use super::*;
+use crate::fields;
+use crate::runtime::Volume;
 use crate::start::StartRequest;
+use crate::wasm::{DEFAULT_MEMORY, SHARED_MEMORY};
 
 /// Old instances whose logs are kept per container.
 const KEPT_INSTANCES: u32 = 1;
@@ -168,12 +171,17 @@ impl PodWorker {
 }
 
 async fn make_sandbox(shared: &Shared, key: &PodKey, pod: &Pod, ips: &[IpAddr]) -> Result<Arc<dyn PodSandbox>, String> {
-    let spec = pod.spec.clone().unwrap_or_default();
+    let pod_spec = pod.spec.clone().unwrap_or_default();
     let source = shared.starter.configs.as_ref();
-    let found = refs::fetch(source, &key.namespace, &Needed::by_volumes(&spec), Duration::ZERO).await?;
+    let found = refs::fetch(source, &key.namespace, &Needed::by_volumes(&pod_spec), Duration::ZERO).await?;
     let volumes: BTreeMap<_, _> = volumes::volumes(pod, &found, &shared.starter.place(ips))?;
     let hostname = hostname(key, pod);
     let uplink = shared.fabric.uplink(key, &hostname, ips);
+    let sized = volumes.values().map(|volume| match volume {
+        Volume::Empty { size_limit } => size_limit.unwrap_or(0),
+        _ => 0,
+    });
+    let shared_memory = sized.fold(SHARED_MEMORY, u64::saturating_add);
     let spec = SandboxSpec {
         id: key.uid.clone(),
         label: format!("{}/{}", key.namespace, key.name),
@@ -181,6 +189,7 @@ async fn make_sandbox(shared: &Shared, key: &PodKey, pod: &Pod, ips: &[IpAddr]) 
         ips: ips.to_vec(),
         uplink,
         volumes,
+        memory_limit: fields::pod_memory_limit(&pod_spec, DEFAULT_MEMORY, shared_memory),
     };
     shared.runtime.sandbox(spec).await.map_err(|e| e.to_string())
 }

@@ -168,7 +168,9 @@ async fn a_pod_runs_crashes_and_backs_off_with_the_traps_message() {
     let ready = |s: &PodStatus| s.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
     assert!(ready(&node.world.status("u1")));
     assert_eq!(node.world.status("u1").pod_ip.as_deref(), Some("10.64.0.2"));
-    for event in ["Pulling: Pulling image \"app:1\"", "Pulled", "Created", "Started"] {
+    let compiled = "Compiled: Successfully compiled image \"app:1\" in 1.500s";
+    let compiling = "Compiling: Compiling image \"app:1\"";
+    for event in ["Pulling: Pulling image \"app:1\"", "Pulled", compiling, compiled, "Created", "Started"] {
         assert!(node.world.has_event(event), "{event}: {:?}", node.world.events.lock());
     }
     first.exit(134, "wasm trap: unreachable");

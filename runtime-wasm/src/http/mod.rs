@@ -24,9 +24,9 @@ use answer::{Answer, CutOnDrop, Failure, Listened};
 use guest::Fault;
 
 use crate::ctx::GuestCtx;
-use crate::engine::Runtime;
+use crate::fair::CpuAccount;
 use crate::instance::{Outputs, Template};
-use crate::limits::{CpuMeter, Metered, OutOfMemory};
+use crate::limits::OutOfMemory;
 use crate::network::{ByteStream, HttpBody, HttpHandler};
 use crate::sandbox::{Ending, Exit};
 
@@ -81,10 +81,9 @@ pub async fn serve_stream(handler: Arc<dyn HttpHandler>, stream: ByteStream) -> 
 pub(crate) struct HttpServer(Arc<Shared>);
 
 struct Shared {
-    runtime: Arc<Runtime>,
     pre: Arc<ProxyPre<GuestCtx>>,
     template: Template,
-    meter: Arc<CpuMeter>,
+    cpu: Arc<CpuAccount>,
     limits: HttpLimits,
     permits: Arc<Semaphore>,
     queued: AtomicUsize,
@@ -103,20 +102,18 @@ struct Instance {
 
 impl HttpServer {
     pub(crate) fn new(
-        runtime: Arc<Runtime>,
         pre: Arc<ProxyPre<GuestCtx>>,
         template: Template,
-        meter: Arc<CpuMeter>,
+        cpu: Arc<CpuAccount>,
         limits: HttpLimits,
         cancel: CancellationToken,
         ending: Ending,
     ) -> HttpServer {
         let permits = Arc::new(Semaphore::new(limits.max_concurrency.clamp(1, Semaphore::MAX_PERMITS)));
         let shared = Arc::new(Shared {
-            runtime,
             pre,
             template,
-            meter,
+            cpu,
             limits,
             permits,
             queued: AtomicUsize::new(0),
@@ -162,8 +159,7 @@ impl Shared {
         let answer = Answer { sender: Arc::new(Mutex::new(Some(answer))), cut: Arc::default() };
         let cut = answer.cut.clone();
         let task = self.clone().run(request, answer, listening, permit);
-        let task = self.runtime.spawn(task).ok_or(Failure::Unavailable("node is stopping"))?;
-        let task = AbortOnDrop::new(task);
+        let task = self.cpu.spawn(task).ok_or(Failure::Unavailable("node is stopping"))?.abort_on_drop();
         match tokio::time::timeout(self.limits.timeout, answered).await {
             Ok(Ok(answer)) => {
                 task.release();
@@ -211,7 +207,7 @@ impl Shared {
         let result = tokio::select! {
             biased;
             () = self.cancel.cancelled() => return,
-            result = Metered::new(call, self.meter.clone()) => result,
+            result = call => result,
             () = nobody_listens => return,
         };
         let (failure, reason) = match result {
@@ -258,7 +254,10 @@ impl Shared {
     async fn instantiate(&self) -> Result<Instance, (Failure, String)> {
         let (mut store, outputs) = self.template.store();
         match self.pre.instantiate_async(&mut store).await {
-            Ok(proxy) => Ok(Instance { store, proxy, outputs, served: 0 }),
+            Ok(proxy) => {
+                store.data_mut().started();
+                Ok(Instance { store, proxy, outputs, served: 0 })
+            }
             Err(error) => {
                 drop(store);
                 outputs.drain().await;
@@ -282,6 +281,7 @@ impl Shared {
     fn end(&self, exit: Exit) {
         self.ending.end(exit);
         self.cancel.cancel();
+        self.cpu.expedite();
     }
 
     fn idle_instance(&self) -> Option<Instance> {
@@ -295,7 +295,7 @@ impl Shared {
         self.idle.lock().push((Instant::now(), instance));
         if !self.reaping.swap(true, Ordering::AcqRel) {
             let reaper = reap(Arc::downgrade(self));
-            self.runtime.spawn(reaper);
+            self.cpu.spawn(reaper);
         }
     }
 
@@ -346,32 +346,18 @@ impl Drop for Queued<'_> {
     }
 }
 
-/// A task that ends with its owner.
-pub(crate) struct AbortOnDrop<T> {
-    task: tokio::task::JoinHandle<T>,
-    armed: bool,
-}
+/// A task of tokio that ends with its owner.
+pub(crate) struct AbortOnDrop<T>(pub(crate) tokio::task::JoinHandle<T>);
 
 impl<T> AbortOnDrop<T> {
-    pub(crate) fn new(task: tokio::task::JoinHandle<T>) -> AbortOnDrop<T> {
-        AbortOnDrop { task, armed: true }
-    }
-
     /// Waits for the task; `None` if it panicked or was aborted.
     pub(crate) async fn join(&mut self) -> Option<T> {
-        (&mut self.task).await.ok()
-    }
-
-    /// Lets the task go on by itself.
-    fn release(mut self) {
-        self.armed = false;
+        (&mut self.0).await.ok()
     }
 }
 
 impl<T> Drop for AbortOnDrop<T> {
     fn drop(&mut self) {
-        if self.armed {
-            self.task.abort();
-        }
+        self.0.abort();
     }
 }

@@ -46,6 +46,11 @@ impl Tree {
         (tree, root)
     }
 
+    /// Charges the tree's bytes to this account as well.
+    pub(super) fn charge_to(&self, memory: &Arc<crate::limits::MemoryBudget>) {
+        self.quota.charge_to(memory);
+    }
+
     /// Bytes and inodes in use.
     pub(super) fn usage(&self) -> (u64, u64) {
         self.quota.usage()

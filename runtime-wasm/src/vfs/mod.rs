@@ -46,6 +46,11 @@ impl Vfs {
         self.tree.usage()
     }
 
+    /// Charges this tree's bytes, those it has and those to come, to a pod's memory account as well; the first counts.
+    pub fn charge_to(&self, memory: &Arc<crate::limits::MemoryBudget>) {
+        self.tree.charge_to(memory);
+    }
+
     /// The root directory.
     pub fn root(&self) -> Arc<dyn Node> {
         self.root.clone()

@@ -1,8 +1,10 @@
 //! Accounting of one tree: every byte and inode is charged before it exists and released when it goes.
 
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use super::node::{Result, VfsError};
+use crate::limits::MemoryBudget;
 
 /// Limits of one tree.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -20,16 +22,24 @@ impl Default for VfsLimits {
     }
 }
 
-#[derive(Debug)]
 pub(super) struct Quota {
     limits: VfsLimits,
+    /// The pod's memory account, which pays too.
+    memory: OnceLock<Arc<MemoryBudget>>,
     bytes: AtomicU64,
     inodes: AtomicU64,
 }
 
 impl Quota {
     pub(super) fn new(limits: VfsLimits) -> Self {
-        Self { limits, bytes: AtomicU64::new(0), inodes: AtomicU64::new(0) }
+        Self { limits, memory: OnceLock::new(), bytes: AtomicU64::new(0), inodes: AtomicU64::new(0) }
+    }
+
+    /// From now on, what is held included, bytes are charged to this account too.
+    pub(super) fn charge_to(&self, memory: &Arc<MemoryBudget>) {
+        if self.memory.set(memory.clone()).is_ok() {
+            memory.take_held(self.bytes.load(Ordering::Relaxed));
+        }
     }
 
     pub(super) fn usage(&self) -> (u64, u64) {
@@ -37,7 +47,14 @@ impl Quota {
     }
 
     pub(super) fn charge_bytes(&self, bytes: u64) -> Result<()> {
-        charge(&self.bytes, bytes, self.limits.bytes)
+        charge(&self.bytes, bytes, self.limits.bytes)?;
+        if let Some(memory) = self.memory.get() {
+            memory.take_shared(bytes).map_err(|_| {
+                self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+                VfsError::NoSpace
+            })?;
+        }
+        Ok(())
     }
 
     pub(super) fn charge_inode(&self) -> Result<()> {
@@ -46,10 +63,21 @@ impl Quota {
 
     pub(super) fn release_bytes(&self, bytes: u64) {
         self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        if let Some(memory) = self.memory.get() {
+            memory.give(bytes);
+        }
     }
 
     pub(super) fn release_inode(&self) {
         self.inodes.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Quota {
+    fn drop(&mut self) {
+        if let Some(memory) = self.memory.get() {
+            memory.give(self.bytes.load(Ordering::Relaxed));
+        }
     }
 }
 
