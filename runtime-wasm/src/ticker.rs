@@ -1,13 +1,13 @@
 //! The clock of guests' turns: wasmtime's epoch, advanced once a millisecond while any guest is on a thread.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::thread::Thread;
 use std::time::Duration;
 
 use wasmtime::EngineWeak;
 
-/// How often a running guest is made to yield its thread.
+/// How often a running guest is interrupted, to yield its thread if its turn is over.
 pub const TICK: Duration = Duration::from_millis(1);
 /// Ticks without a running guest after which the ticker sleeps.
 const IDLE_TICKS: u32 = 20;
@@ -17,7 +17,6 @@ pub(crate) struct Ticker {
     running: AtomicUsize,
     asleep: AtomicBool,
     stopped: AtomicBool,
-    ticks: AtomicU64,
     thread: OnceLock<Thread>,
 }
 
@@ -27,7 +26,6 @@ impl Ticker {
             running: AtomicUsize::new(0),
             asleep: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
-            ticks: AtomicU64::new(0),
             thread: OnceLock::new(),
         });
         let own = ticker.clone();
@@ -56,15 +54,8 @@ impl Ticker {
             }
             std::thread::sleep(TICK);
             let Some(engine) = engine.upgrade() else { return };
-            // Counted before guests are stopped by it, so that each finds the tick that stopped it counted.
-            self.ticks.fetch_add(1, Ordering::SeqCst);
             engine.increment_epoch();
         }
-    }
-
-    /// Ticks so far.
-    pub(crate) fn ticks(&self) -> u64 {
-        self.ticks.load(Ordering::SeqCst)
     }
 
     fn wake(&self) {

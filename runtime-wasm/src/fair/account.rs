@@ -1,5 +1,6 @@
 //! A container's CPU account.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
@@ -15,9 +16,10 @@ pub struct CpuAccount {
     pool: Arc<Shared>,
     id: AccountId,
     on_out_of_memory: OnceLock<End>,
+    ending: AtomicBool,
 }
 
-/// What a container did with the guests' threads, exact up to its latest turn (a turn is an epoch tick at most).
+/// What a container did with the guests' threads, exact up to its latest turn (a turn is two epoch ticks at most).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct CpuUsage {
     /// CPU time, by the clock of the thread that ran it.
@@ -34,7 +36,7 @@ pub struct CpuUsage {
 
 impl CpuAccount {
     pub(super) fn new(pool: Arc<Shared>, id: AccountId) -> Arc<CpuAccount> {
-        Arc::new(CpuAccount { pool, id, on_out_of_memory: OnceLock::new() })
+        Arc::new(CpuAccount { pool, id, on_out_of_memory: OnceLock::new(), ending: AtomicBool::new(false) })
     }
 
     /// What it used.
@@ -57,7 +59,13 @@ impl CpuAccount {
 
     /// What still runs is to be ended: it goes first from now on, whatever its weight and quota, to be told so.
     pub(crate) fn expedite(&self) {
+        self.ending.store(true, Ordering::Relaxed);
         self.pool.expedite(self.id);
+    }
+
+    /// Whether what runs is to be ended.
+    pub(super) fn is_ending(&self) -> bool {
+        self.ending.load(Ordering::Relaxed)
     }
 
     /// Sets how the container is ended when its pod's memory runs out in one of its turns.

@@ -2,7 +2,7 @@
 //!
 //! A container is one [`CpuAccount`]; everything that runs for it (its command, its requests, what it left to clean up)
 //! are tasks of that account. Threads take the task whose account has used least for its weight, run it until it waits
-//! or an epoch tick passes, and charge the CPU time that this took. [`queue`] and [`quota`] decide, without clock or
+//! or an epoch tick ends its turn, and charge the CPU time that this took. [`queue`] and [`quota`] decide, without clock or
 //! threads; [`pool`] and [`task`] do.
 
 mod account;

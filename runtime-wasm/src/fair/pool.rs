@@ -82,11 +82,6 @@ impl Shared {
         self.start.elapsed()
     }
 
-    /// Counts epoch ticks.
-    pub(super) fn tick(&self) -> u64 {
-        self.ticker.ticks()
-    }
-
     /// Held while a task is on a thread.
     pub(super) fn running(&self) -> Running<'_> {
         self.ticker.running()

@@ -1,10 +1,10 @@
 //! Which guest runs next. Pure: no clock, no threads; `now` comes from the caller.
 //!
-//! Start-time fair queueing: every account has a virtual time, which advances by the CPU time it used divided by its
-//! weight, and the runnable account with the least is next. The queue's own virtual time is the mean, by weight, of
-//! those that run or may run: what all would have had by now if turns were infinitely short. Who was idle starts there,
-//! so that nobody saves up turns by sleeping; and who never sleeps is behind the latest to be chosen by [`MAX_LAG`] at
-//! most, so that a guest which cannot use its share (one thread is all it has) saves none either.
+//! Fair queueing: every account has a virtual time, which advances by the CPU time it used divided by its weight, and
+//! the runnable account whose next turn would end first in that time is next. The queue's own virtual time is the mean,
+//! by weight, of those that run or may run: what all would have had by now if turns were infinitely short. Who was idle
+//! starts there, so that nobody saves up turns by sleeping; and who never sleeps is behind the latest to be chosen by
+//! [`MAX_LAG`] at most, so that a guest which cannot use its share (one thread is all it has) saves none either.
 //!
 //! Who was idle and has not used up its share has its first turn before all who are in the queue: it waits for a turn
 //! to end and for others like itself, however many never sleep.
@@ -37,8 +37,8 @@ pub(super) type Time = Duration;
 /// Virtual time: nanoseconds of CPU time at the weight of one core.
 type Virtual = u128;
 
-/// The order of runnable accounts: who comes from idleness within its share goes before all others; then by virtual
-/// time, then by arrival.
+/// The order of runnable accounts: who comes from idleness within its share goes before all others; then by the virtual
+/// time at which a turn would end, then by arrival.
 type Rank = (bool, Virtual, u64);
 
 /// Names an account in its queue.
@@ -157,7 +157,7 @@ impl<T> RunQueue<T> {
     /// The task that is to run now. [`RunQueue::settle`] must follow when its turn is over.
     pub(super) fn pop(&mut self, now: Time) -> Option<(AccountId, T)> {
         self.release(now);
-        let &((_, virtual_time, _), id) = self.ready.first()?;
+        let &(_, id) = self.ready.first()?;
         let account = self.accounts.get_mut(&id)?;
         let (since, task) = account.tasks.pop_front()?;
         account.running += 1;
@@ -165,7 +165,7 @@ impl<T> RunQueue<T> {
         let waited = now.saturating_sub(since);
         account.counters.waited = account.counters.waited.saturating_add(waited);
         account.counters.longest_wait = account.counters.longest_wait.max(waited);
-        self.front = self.front.max(virtual_time);
+        self.front = self.front.max(account.virtual_time);
         self.place(id);
         Some((id, task))
     }
@@ -238,7 +238,7 @@ impl<T> RunQueue<T> {
             self.arrivals += 1;
             let rank = match account.urgent {
                 true => (false, 0, self.arrivals),
-                false => (account.queues, account.virtual_time, self.arrivals),
+                false => (account.queues, account.virtual_time.saturating_add(account.scaled(TICK)), self.arrivals),
             };
             account.place = Place::Ready(rank);
             self.ready.insert((rank, id));

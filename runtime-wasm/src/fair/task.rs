@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::account::CpuAccount;
+use crate::ticker::TICK;
 
 /// Pending, and nobody has woken it.
 const WAITING: u8 = 0;
@@ -22,6 +23,10 @@ const RUNNING: u8 = 2;
 const WOKEN: u8 = 3;
 const DONE: u8 = 4;
 
+/// CPU time that a turn has at least, whenever the clock ticks: what takes less is never cut in two, and a guest that
+/// slept, and finds its epoch deadline long past, is not sent to the queue for that. A turn takes at most a tick more.
+pub(super) const MIN_TURN: Duration = Duration::from_micros(TICK.as_micros() as u64 / 2);
+
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 thread_local! {
@@ -31,7 +36,8 @@ thread_local! {
 
 struct Turn {
     account: Arc<CpuAccount>,
-    tick: u64,
+    /// CPU time of this thread when it began.
+    began: Duration,
 }
 
 /// The account whose task this thread runs.
@@ -39,10 +45,12 @@ pub(crate) fn current() -> Option<Arc<CpuAccount>> {
     TURN.with_borrow(|turn| turn.as_ref().map(|turn| turn.account.clone()))
 }
 
-/// Whether an epoch tick has passed since the running task's turn began. A guest that slept finds its epoch deadline
-/// long past; that alone is no reason to send it to the queue again.
+/// Whether the running task has had its turn, asked at a tick.
 pub(crate) fn used_its_turn() -> bool {
-    TURN.with_borrow(|turn| turn.as_ref().is_none_or(|turn| turn.account.pool().tick() != turn.tick))
+    TURN.with_borrow(|turn| {
+        turn.as_ref()
+            .is_none_or(|turn| turn.account.is_ending() || thread_cpu_time().saturating_sub(turn.began) >= MIN_TURN)
+    })
 }
 
 /// Ends the running task's turn; it is runnable still.
@@ -84,7 +92,7 @@ impl Task {
     pub(super) fn run(self: &Arc<Self>) -> (Duration, After) {
         let before = thread_cpu_time();
         let pool = self.account.pool();
-        TURN.set(Some(Turn { account: self.account.clone(), tick: pool.tick() }));
+        TURN.set(Some(Turn { account: self.account.clone(), began: before }));
         let running = pool.running();
         self.state.store(RUNNING, Ordering::SeqCst);
         let waker = Waker::from(self.clone());
