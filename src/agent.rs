@@ -32,6 +32,7 @@ pub async fn run(args: AgentArgs) -> Result<()> {
         cluster_domain: args.cluster_domain,
         compiler: Some(Compiler { program: std::env::current_exe()?, args: vec!["compile".into()] }),
         back_off: Default::default(),
+        hidden: args.hide,
     };
     let agent = Agent::start(config, stop.clone()).await?;
     stop.cancelled().await;

@@ -167,4 +167,7 @@ pub struct AgentArgs {
     /// Address on which node ports listen.
     #[arg(long)]
     pub node_port_address: IpAddr,
+    /// A directory that no hostPath volume leads into, besides the agent's own.
+    #[arg(long)]
+    pub hide: Vec<PathBuf>,
 }

@@ -69,6 +69,8 @@ pub struct AgentConfig {
     pub compiler: Option<Compiler>,
     /// Delays between restarts of crashing containers.
     pub back_off: BackOff,
+    /// Directories that no hostPath volume leads into, besides `data_dir`.
+    pub hidden: Vec<PathBuf>,
 }
 
 /// Why an agent does not start.
@@ -120,8 +122,9 @@ impl Agent {
         wasm.compiler = config.compiler.clone();
         wasm.max_instances = u32::try_from(config.max_pods.unwrap_or(MAX_PODS)).unwrap_or(u32::MAX);
         std::fs::create_dir_all(&config.data_dir).map_err(|e| data_dir(&config.data_dir, e))?;
+        let hidden = config.hidden.iter().chain([&config.data_dir]).cloned().collect();
         let runtime = Runtime::new(wasm).map_err(|e| AgentError::Runtime(e.to_string()))?;
-        Self::start_with(config, Arc::new(WasmRuntime::new(runtime)), stop).await
+        Self::start_with(config, Arc::new(WasmRuntime::new(runtime, hidden)), stop).await
     }
 
     /// Starts an agent over any runtime.

@@ -48,6 +48,28 @@ pub enum Volume {
     },
     /// Read-only files that the node supplies.
     Files(FileSet),
+    /// A directory or file of the machine.
+    Host {
+        /// Its absolute path.
+        path: PathBuf,
+        /// What is to be there, or to be made.
+        kind: HostKind,
+    },
+}
+
+/// What a [`Volume::Host`] has to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostKind {
+    /// Whatever is there; a directory is made if nothing is.
+    Any,
+    /// A directory that exists.
+    Directory,
+    /// A directory, made if nothing is there.
+    DirectoryOrCreate,
+    /// A regular file that exists.
+    File,
+    /// A regular file, made if nothing is there; its directory must exist.
+    FileOrCreate,
 }
 
 /// Where a container sees a volume.

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -26,12 +27,15 @@ pub const SHARED_MEMORY: u64 = 128 << 20;
 /// Hosts pods in wasmtime.
 pub struct WasmRuntime {
     runtime: Arc<Runtime>,
+    hidden: Vec<PathBuf>,
 }
 
 impl WasmRuntime {
-    /// Hosts pods in this runtime, of which there is one per process.
-    pub fn new(runtime: Arc<Runtime>) -> Self {
-        Self { runtime }
+    /// Hosts pods in this runtime, of which there is one per process. No hostPath volume leads into the directories
+    /// `hidden`, nor to compiled code.
+    pub fn new(runtime: Arc<Runtime>, mut hidden: Vec<PathBuf>) -> Self {
+        hidden.push(runtime.cache_dir().to_owned());
+        Self { runtime, hidden }
     }
 }
 
@@ -55,6 +59,16 @@ impl PodRuntime for WasmRuntime {
                     let snapshot = Snapshot::new(&snapshot_files(files), limits);
                     MadeVolume::Files(snapshot.map_err(|e| RuntimeError::Failed(format!("volume {name:?}: {e}")))?)
                 }
+                Volume::Host { path, kind } => {
+                    let hidden = self.hidden.clone();
+                    let open = move || {
+                        let hidden: Vec<&Path> = hidden.iter().map(PathBuf::as_path).collect();
+                        crate::volumes::host::open(&path, kind, &hidden)
+                    };
+                    let opened = tokio::task::spawn_blocking(open).await.unwrap_or_else(|e| Err(e.to_string()));
+                    let fail = |why| format!("MountVolume.SetUp failed for volume {name:?} : {why}");
+                    MadeVolume::Host(opened.map_err(|why| RuntimeError::Failed(fail(why)))?)
+                }
             };
             volumes.insert(name, made);
         }
@@ -75,6 +89,7 @@ impl PodRuntime for WasmRuntime {
 
 enum MadeVolume {
     Tree(Vfs),
+    Host(Arc<dyn vfs::Node>),
     Files(Arc<Snapshot>),
 }
 
@@ -97,6 +112,7 @@ impl WasmSandbox {
         for m in mounts {
             let source = match self.volumes.get(&m.volume) {
                 Some(MadeVolume::Tree(tree)) => vfs::Source::Node(tree.root()),
+                Some(MadeVolume::Host(node)) => vfs::Source::Node(node.clone()),
                 Some(MadeVolume::Files(snapshot)) => vfs::Source::Snapshot(snapshot.clone()),
                 None => return Err(RuntimeError::Failed(format!("there is no volume {:?} in the pod", m.volume))),
             };

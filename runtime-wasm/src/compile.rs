@@ -58,20 +58,20 @@ pub enum LoadError {
     /// Compiling used up its CPU time, memory or space.
     #[error("compiling was given up: {0}")]
     CompileBudget(String),
-    /// Imports something that no node offers.
-    #[error("imports \"{0}\", which this node does not offer")]
+    /// Imports what no node offers: the quoted names.
+    #[error("imports {0}, which this node does not offer")]
     UnknownImport(String),
     /// An import or export has another type than WASI's.
     #[error("does not fit this node's interfaces: {0}")]
     Incompatible(String),
     /// Neither a command nor an HTTP handler.
-    #[error("exports neither wasi:cli/run nor wasi:http/incoming-handler; {}", exports(.0))]
+    #[error("exports neither wasi:cli/run nor an HTTP handler; {}", exports(.0))]
     NoEntry(String),
     /// Both.
-    #[error("exports both wasi:cli/run and wasi:http/incoming-handler; a container runs one of them")]
+    #[error("exports both wasi:cli/run and an HTTP handler; a container runs one of them")]
     TwoWorlds,
     /// Built for another WASI.
-    #[error("built for another WASI version than 0.2; it exports: {0}")]
+    #[error("built for another WASI version than 0.2 and 0.3; it exports: {0}")]
     WasiVersion(String),
     /// The disk failed, or the compiler's process was killed from outside or not done in time; trying again may help.
     #[error("{0}")]
@@ -82,6 +82,11 @@ impl LoadError {
     /// Whether the module itself is at fault, so that trying again is of no use.
     pub fn is_permanent(&self) -> bool {
         !matches!(self, LoadError::Io(_) | LoadError::DigestMismatch(_))
+    }
+
+    /// These imports are not on offer.
+    pub(crate) fn missing(names: &[String]) -> LoadError {
+        LoadError::UnknownImport(bounded(&names.iter().map(|name| format!("{name:?}")).collect::<Vec<_>>().join(", ")))
     }
 
     fn io(what: &str, path: &Path, error: impl std::fmt::Display) -> LoadError {
@@ -196,12 +201,12 @@ impl Runtime {
         artifact: &Path,
         tell: &(dyn Fn(Progress) + Send + Sync),
     ) -> Result<Arc<Program>, LoadError> {
-        let component = match self.open(artifact).await? {
+        let component = match self.open(artifact, false).await? {
             Some(component) => component,
             None => {
                 self.compile(wasm, artifact, tell).await?;
                 let missing = || LoadError::io("artifact", artifact, "not what the compiler was to write");
-                self.open(artifact).await?.ok_or_else(missing)?
+                self.open(artifact, true).await?.ok_or_else(missing)?
             }
         };
         let (runtime, digest) = (self.clone(), digest.to_owned());
@@ -209,22 +214,28 @@ impl Runtime {
         Ok(Arc::new(program))
     }
 
-    /// Maps an artifact; `None` if there is none or it is damaged or of another version.
-    async fn open(&self, artifact: &Path) -> Result<Option<Component>, LoadError> {
+    /// Maps an artifact; `None` if there is none or it is damaged or of another version. What cannot be mapped although
+    /// it was made just now (`fresh`) is beyond the bounds of an instance.
+    async fn open(&self, artifact: &Path, fresh: bool) -> Result<Option<Component>, LoadError> {
         let (engine, artifact) = (self.engine.clone(), artifact.to_owned());
         blocking(move || {
-            let Ok(bytes) = std::fs::read(&artifact) else { return None };
+            let Ok(bytes) = std::fs::read(&artifact) else { return Ok(None) };
             if !artifacts::is_sealed(&bytes, &artifact) {
                 tracing::warn!(artifact = %artifact.display(), "damaged artifact, compiling again");
-                return None;
+                return Ok(None);
             }
             drop(bytes);
             artifacts::touch(&artifact);
-            deserialize(&engine, &artifact)
-                .inspect_err(|error| tracing::warn!(artifact = %artifact.display(), "unusable artifact: {error:#}"))
-                .ok()
+            match deserialize(&engine, &artifact) {
+                Ok(component) => Ok(Some(component)),
+                Err(error) if fresh => Err(LoadError::Incompatible(bounded(&format!("{error:#}")))),
+                Err(error) => {
+                    tracing::warn!(artifact = %artifact.display(), "unusable artifact: {error:#}");
+                    Ok(None)
+                }
+            }
         })
-        .await
+        .await?
     }
 
     async fn compile(

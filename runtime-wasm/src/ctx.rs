@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use wasmtime::component::ResourceTable;
 use wasmtime_wasi::{WasiCtx, WasiCtxView, WasiView};
+use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
@@ -11,6 +12,7 @@ use crate::filesystem::{FilesystemCtxView, FilesystemView};
 use crate::limits::Limiter;
 use crate::outgoing::OutgoingHttp;
 use crate::sockets::{PodNet, SocketsCtxView, SocketsView};
+use crate::stdio::Output;
 use crate::vfs::Mounts;
 
 /// The data of one store. Every WASI interface that the guest imports works on fields of this and on nothing else.
@@ -19,6 +21,10 @@ pub struct GuestCtx {
     pub table: ResourceTable,
     /// Arguments, environment, stdio, clocks and randomness.
     pub(crate) wasi: WasiCtx,
+    /// The container's environment, as wasi:config has it.
+    pub(crate) config: Arc<WasiConfigVariables>,
+    /// Where wasi:logging goes.
+    pub(crate) stderr: Output,
     /// Limits of wasi:http.
     pub(crate) http: WasiHttpCtx,
     /// Where requests that the guest makes go.

@@ -221,6 +221,11 @@ impl Runtime {
         }))
     }
 
+    /// Where compiled code is kept: nobody else may ever write there.
+    pub fn cache_dir(&self) -> &std::path::Path {
+        &self.config.cache_dir
+    }
+
     /// How many instances fit.
     pub fn capacity(&self) -> &Capacity {
         &self.capacity

@@ -6,13 +6,14 @@ use std::time::Duration;
 use wasmtime::component::ResourceTable;
 use wasmtime::{Engine, Store, UpdateDeadline};
 use wasmtime_wasi::WasiCtx;
+use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::WasiHttpCtx;
 
 use crate::ctx::GuestCtx;
 use crate::limits::{Limiter, MemoryBudget};
 use crate::outgoing::OutgoingHttp;
 use crate::sockets::PodNet;
-use crate::stdio::{Output, OutputSink};
+use crate::stdio::{Input, Output, OutputSink};
 use crate::vfs::Mounts;
 
 /// Most handles (streams, sockets, descriptors, bodies) that one instance holds.
@@ -25,13 +26,19 @@ pub const MAX_RANDOM_BYTES: u64 = 1 << 20;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// What all instances of a container have in common.
+#[derive(Clone)]
 pub(crate) struct Template {
     pub(crate) engine: Engine,
     pub(crate) args: Vec<String>,
     pub(crate) env: Vec<(String, String)>,
+    pub(crate) config: Arc<WasiConfigVariables>,
     pub(crate) working_dir: Option<String>,
+    /// Standard input; empty if `None`.
+    pub(crate) stdin: Option<Input>,
     pub(crate) stdout: Arc<dyn OutputSink>,
     pub(crate) stderr: Arc<dyn OutputSink>,
+    /// The standard streams are a terminal's.
+    pub(crate) tty: bool,
     pub(crate) budget: Arc<MemoryBudget>,
     /// Ticks that an instance may run before it is instantiated.
     pub(crate) start_ticks: u32,
@@ -58,7 +65,8 @@ impl Outputs {
 impl Template {
     /// A store for one instance, limited and interruptible.
     pub(crate) fn store(&self) -> (Store<GuestCtx>, Outputs) {
-        let outputs = Outputs { stdout: Output::new(self.stdout.clone()), stderr: Output::new(self.stderr.clone()) };
+        let output = |sink: &Arc<dyn OutputSink>| Output::new(sink.clone(), self.tty);
+        let outputs = Outputs { stdout: output(&self.stdout), stderr: output(&self.stderr) };
         let mut wasi = WasiCtx::builder();
         wasi.args(&self.args)
             .envs(&self.env)
@@ -68,11 +76,16 @@ impl Template {
         if let Some(dir) = &self.working_dir {
             wasi.initial_cwd(dir);
         }
+        if let Some(stdin) = &self.stdin {
+            wasi.stdin(stdin.clone());
+        }
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         let ctx = GuestCtx {
             table,
             wasi: wasi.build(),
+            config: self.config.clone(),
+            stderr: outputs.stderr.clone(),
             http: WasiHttpCtx::new(),
             outgoing: OutgoingHttp { net: self.net.clone() },
             limiter: Limiter::new(self.budget.clone()),

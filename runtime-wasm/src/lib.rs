@@ -7,9 +7,11 @@ pub mod engine;
 pub mod fair;
 pub mod filesystem;
 mod http;
+mod imports;
 mod instance;
 pub mod limits;
 mod link;
+mod logging;
 pub mod network;
 pub mod outgoing;
 pub mod program;
@@ -27,8 +29,8 @@ pub use engine::{Capacity, Compiler, Runtime, RuntimeConfig, RuntimeError};
 pub use fair::{CpuAccount, CpuUsage};
 pub use network::{ByteStream, Endpoint, HttpBody, HttpHandler, NetError, Uplink};
 pub use program::{Kind, Program};
-pub use sandbox::{Container, ContainerSpec, Exit, ExitReason, Sandbox, SandboxSpec, StartError};
-pub use stdio::OutputSink;
+pub use sandbox::{Container, ContainerSpec, ExecSpec, Exit, ExitReason, Sandbox, SandboxSpec, StartError};
+pub use stdio::{InputSource, OutputSink};
 pub use ticker::TICK;
 
 #[cfg(test)]

@@ -1,8 +1,13 @@
 //! A loaded component, linked and classified: what a container runs.
 
+use std::sync::Arc;
+
 use wasmtime::component::Component;
 use wasmtime_wasi::p2::bindings::CommandPre;
-use wasmtime_wasi_http::p2::bindings::ProxyPre;
+use wasmtime_wasi::p3::bindings::CommandPre as CommandPreP3;
+use wasmtime_wasi_http::handler::ProxyPre;
+use wasmtime_wasi_http::p2::bindings::ProxyPre as ProxyPreP2;
+use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use crate::compile::{LoadError, bounded};
 use crate::ctx::GuestCtx;
@@ -17,7 +22,7 @@ const HANDLER_P3: &str = "wasi:http/handler@";
 pub enum Kind {
     /// Exports `wasi:cli/run`: a process.
     Command,
-    /// Exports `wasi:http/incoming-handler`: the node serves HTTP for it.
+    /// Exports `wasi:http/incoming-handler` or, of WASI 0.3, `wasi:http/handler`: the node serves HTTP for it.
     Http,
 }
 
@@ -29,7 +34,8 @@ pub struct Program {
 
 pub(crate) enum Pre {
     Command(CommandPre<GuestCtx>),
-    Http(ProxyPre<GuestCtx>),
+    CommandP3(CommandPreP3<GuestCtx>),
+    Http(Arc<ProxyPre<GuestCtx>>),
 }
 
 impl Program {
@@ -41,7 +47,7 @@ impl Program {
     /// How it is run.
     pub fn kind(&self) -> Kind {
         match self.pre {
-            Pre::Command(_) => Kind::Command,
+            Pre::Command(_) | Pre::CommandP3(_) => Kind::Command,
             Pre::Http(_) => Kind::Http,
         }
     }
@@ -49,37 +55,52 @@ impl Program {
     pub(crate) fn link(runtime: &Runtime, digest: &str, component: &Component) -> Result<Program, LoadError> {
         let engine = &runtime.engine;
         let ty = component.component_type();
-        let pre = runtime.linker.instantiate_pre(component).map_err(|error| {
-            let text = format!("{error:#}");
-            match ty.imports(engine).map(|(name, _)| name).find(|name| text.contains(&format!("`{name}`"))) {
-                Some(name) if text.contains("not found in the linker") => LoadError::UnknownImport(bounded(name)),
-                _ => LoadError::Incompatible(bounded(&text)),
-            }
-        })?;
+        let missing = crate::imports::missing(engine, &ty);
+        if !missing.is_empty() {
+            return Err(LoadError::missing(&missing));
+        }
         let exports: Vec<&str> = ty.exports(engine).map(|(name, _)| name).collect();
-        let kind = classify(&exports)?;
+        let (kind, wasi) = classify(&exports)?;
         let incompatible = |error: wasmtime::Error| LoadError::Incompatible(bounded(&format!("{error:#}")));
-        let pre = match kind {
-            Kind::Command => Pre::Command(CommandPre::new(pre).map_err(incompatible)?),
-            Kind::Http => Pre::Http(ProxyPre::new(pre).map_err(incompatible)?),
+        let pre = runtime.linker.instantiate_pre(component).map_err(incompatible)?;
+        let pre = match (kind, wasi) {
+            (Kind::Command, Wasi::P2) => CommandPre::new(pre).map(Pre::Command),
+            (Kind::Command, Wasi::P3) => CommandPreP3::new(pre).map(Pre::CommandP3),
+            (Kind::Http, Wasi::P2) => ProxyPreP2::new(pre).map(|pre| Pre::Http(Arc::new(ProxyPre::P2(pre)))),
+            (Kind::Http, Wasi::P3) => ServicePre::new(pre).map(|pre| Pre::Http(Arc::new(ProxyPre::P3(pre)))),
         };
-        Ok(Program { digest: digest.to_owned(), pre })
+        Ok(Program { digest: digest.to_owned(), pre: pre.map_err(incompatible)? })
     }
 }
 
-fn classify(exports: &[&str]) -> Result<Kind, LoadError> {
-    let exports_p2 = |interface: &str| {
-        exports.iter().any(|name| name.strip_prefix(interface).is_some_and(|version| version.starts_with("0.2.")))
+/// The WASI that an entry point is of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wasi {
+    P2,
+    P3,
+}
+
+/// Finds the entry point. Where there are two of one kind the newer WASI's is taken.
+fn classify(exports: &[&str]) -> Result<(Kind, Wasi), LoadError> {
+    let has = |interface: &str, series: &str| {
+        let version = |name: &&str| name.strip_prefix(interface).map(str::to_owned);
+        exports.iter().filter_map(version).any(|version| version.starts_with(series) && !version.contains('-'))
     };
-    let exports_any = |interface: &str| exports.iter().any(|name| name.starts_with(interface));
-    match (exports_p2(RUN), exports_p2(INCOMING)) {
-        (true, false) => Ok(Kind::Command),
-        (false, true) => Ok(Kind::Http),
-        (true, true) => Err(LoadError::TwoWorlds),
-        (false, false) if exports_any(RUN) || exports_any(INCOMING) || exports_any(HANDLER_P3) => {
+    let newest = |p3: &str, p2: &str| match (has(p3, "0.3."), has(p2, "0.2.")) {
+        (true, _) => Some(Wasi::P3),
+        (false, true) => Some(Wasi::P2),
+        (false, false) => None,
+    };
+    match (newest(RUN, RUN), newest(HANDLER_P3, INCOMING)) {
+        (Some(wasi), None) => Ok((Kind::Command, wasi)),
+        (None, Some(wasi)) => Ok((Kind::Http, wasi)),
+        (Some(_), Some(_)) => Err(LoadError::TwoWorlds),
+        (None, None)
+            if [RUN, INCOMING, HANDLER_P3].iter().any(|at| exports.iter().any(|name| name.starts_with(at))) =>
+        {
             Err(LoadError::WasiVersion(bounded(&exports.join(", "))))
         }
-        (false, false) => Err(LoadError::NoEntry(bounded(&exports.join(", ")))),
+        (None, None) => Err(LoadError::NoEntry(bounded(&exports.join(", ")))),
     }
 }
 
@@ -90,15 +111,18 @@ mod tests {
     #[test]
     fn exports_decide_the_kind() {
         let named = |exports: &[&str]| match classify(exports) {
-            Ok(kind) => format!("{kind:?}"),
+            Ok((kind, wasi)) => format!("{kind:?} {wasi:?}"),
             Err(error) => error.to_string(),
         };
         for (exports, expected) in [
-            (&["wasi:cli/run@0.2.0"][..], "Command"),
-            (&["acme:x/y", "wasi:http/incoming-handler@0.2.6"], "Http"),
+            (&["wasi:cli/run@0.2.0"][..], "Command P2"),
+            (&["acme:x/y", "wasi:http/incoming-handler@0.2.6"], "Http P2"),
+            (&["wasi:cli/run@0.3.2"], "Command P3"),
+            (&["wasi:http/handler@0.3.0"], "Http P3"),
+            (&["wasi:cli/run@0.2.0", "wasi:cli/run@0.3.0"], "Command P3"),
             (&["wasi:cli/run@0.2.0", "wasi:http/incoming-handler@0.2.6"], "exports both"),
-            (&["wasi:cli/run@0.3.2"], "WASI version"),
-            (&["wasi:http/handler@0.3.0"], "WASI version"),
+            (&["wasi:cli/run@0.3.0-rc-2025-09-16"], "WASI version"),
+            (&["wasi:http/handler@0.4.0"], "WASI version"),
             (&["acme:x/y"], "it exports: acme:x/y"),
             (&[], "exports nothing"),
         ] {

@@ -8,20 +8,20 @@ use futures::FutureExt;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi::I32Exit;
-use wasmtime_wasi::p2::bindings::CommandPre;
+use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::compile::bounded;
-use crate::ctx::{GuestCtx, StartBudget};
+use crate::ctx::StartBudget;
 use crate::engine::Runtime;
 use crate::fair::{CpuAccount, CpuUsage, weight_of};
 use crate::http::{HttpLimits, HttpServer};
 use crate::instance::Template;
 use crate::limits::{MemoryBudget, OutOfMemory};
 use crate::network::NetError;
-use crate::program::{Pre, Program};
+use crate::program::{Kind, Pre, Program};
 use crate::rate::{LOG_RATE, Paced, Rate};
 use crate::sockets::PodNet;
-use crate::stdio::{Discard, OutputSink};
+use crate::stdio::{Discard, Input, InputSource, OutputSink};
 use crate::ticker::TICK;
 use crate::vfs::{Mounts, Vfs};
 
@@ -77,6 +77,10 @@ pub struct ContainerSpec {
     pub cpu_limit: Option<u64>,
     /// How fast its output may come; a guest that writes more waits.
     pub log_rate: Rate,
+    /// Standard input of a command; empty if `None`.
+    pub stdin: Option<InputSource>,
+    /// The standard streams are a terminal's.
+    pub tty: bool,
     /// Takes standard output.
     pub stdout: Arc<dyn OutputSink>,
     /// Takes standard error, and this node's remarks on failed requests.
@@ -101,6 +105,8 @@ impl ContainerSpec {
             memory_limit: None,
             cpu_request: 0,
             cpu_limit: None,
+            stdin: None,
+            tty: false,
             log_rate: LOG_RATE,
             stdout: Arc::new(Discard),
             stderr: Arc::new(Discard),
@@ -124,6 +130,30 @@ pub enum StartError {
     /// The node is going down.
     #[error("node is stopping")]
     Stopping,
+    /// [`Sandbox::exec`] in a container that has ended.
+    #[error("container not running ({0})")]
+    NotRunning(String),
+    /// [`Sandbox::exec`] of an HTTP component.
+    #[error("the component serves HTTP requests and has no command to run")]
+    NoCommand,
+}
+
+/// A further process of a running container.
+pub struct ExecSpec {
+    /// What it runs; `None`: the container's own component, as a fresh instance.
+    pub program: Option<Arc<Program>>,
+    /// Arguments, the program's own name first.
+    pub args: Vec<String>,
+    /// Added to the container's environment, replacing what has the same name.
+    pub env: Vec<(String, String)>,
+    /// Standard input; empty if `None`.
+    pub stdin: Option<InputSource>,
+    /// The standard streams are a terminal's.
+    pub tty: bool,
+    /// Takes standard output.
+    pub stdout: Arc<dyn OutputSink>,
+    /// Takes standard error.
+    pub stderr: Arc<dyn OutputSink>,
 }
 
 /// How a container ended.
@@ -230,6 +260,9 @@ impl Ending {
 /// A started container. Dropping it kills it.
 pub struct Container {
     name: String,
+    /// What it runs, and as what: for further processes.
+    program: Arc<Program>,
+    template: Template,
     /// An HTTP container's port and handler, for draining.
     http: Option<(Arc<PodNet>, u16, HttpServer)>,
     ended: watch::Receiver<Option<Exit>>,
@@ -270,15 +303,6 @@ impl Sandbox {
         let (ending, ended) = Ending::new();
         let budget = MemoryBudget::of_container(spec.memory_limit, &self.memory);
         let cpu = self.runtime.guests.account(weight_of(spec.cpu_request), spec.cpu_limit);
-        let mut container = Container {
-            name: spec.name,
-            http: None,
-            ended,
-            cancel: CancellationToken::new(),
-            budget: budget.clone(),
-            cpu: cpu.clone(),
-            is_whole_account: true,
-        };
         let mut env = spec.env;
         if !env.iter().any(|(name, _)| name == "HOSTNAME") {
             env.push(("HOSTNAME".into(), self.spec.hostname.clone()));
@@ -287,14 +311,28 @@ impl Sandbox {
         let template = Template {
             engine: self.runtime.engine.clone(),
             args: spec.args,
+            config: config_of(&env),
             env,
             working_dir: spec.working_dir,
+            stdin: None,
             stdout,
             stderr,
-            budget,
+            tty: spec.tty,
+            budget: budget.clone(),
             start_ticks: u32::try_from(config.start_cpu.as_nanos() / TICK.as_nanos()).unwrap_or(u32::MAX),
             net: self.spec.net.clone(),
             files: spec.files.unwrap_or_else(|| Arc::new(Mounts::new(self.spec.vfs.root()))),
+        };
+        let mut container = Container {
+            name: spec.name,
+            program: spec.program.clone(),
+            template: template.clone(),
+            http: None,
+            ended,
+            cancel: CancellationToken::new(),
+            budget,
+            cpu: cpu.clone(),
+            is_whole_account: true,
         };
         let cancel = container.cancel.clone();
         cpu.on_out_of_memory({
@@ -308,16 +346,10 @@ impl Sandbox {
             }
         });
         let task = match &spec.program.pre {
-            Pre::Command(pre) => {
-                let run = AssertUnwindSafe(run_command(pre.clone(), template, config.start_timeout)).catch_unwind();
-                cpu.spawn(async move {
-                    let exit = tokio::select! {
-                        biased;
-                        () = cancel.cancelled() => Exit::killed(),
-                        exit = run => exit.unwrap_or_else(|_| Exit::node_fault("panic in the host")),
-                    };
-                    ending.end(exit);
-                })
+            Pre::Command(_) | Pre::CommandP3(_) => {
+                let stdin = spec.stdin.map(|source| Input::new(source, spec.tty));
+                let template = Template { stdin, ..template };
+                self.run(spec.program.clone(), template, &cpu, cancel, ending)
             }
             Pre::Http(pre) => {
                 let port = spec.http_port.unwrap_or(DEFAULT_HTTP_PORT);
@@ -338,19 +370,99 @@ impl Sandbox {
                     server.drop_idle();
                     ending.end(Exit::killed());
                 })
+                .map(drop)
             }
         };
-        task.map(|_| container).ok_or(StartError::Stopping)
+        task.map(|()| container).ok_or(StartError::Stopping)
+    }
+
+    /// Runs a further process in a container: with its files, working directory and network, charged to its limits,
+    /// killed with it. A fresh instance: nothing of the container's own memory is shared.
+    pub fn exec(&self, container: &Container, spec: ExecSpec) -> Result<Container, StartError> {
+        if let Some(exit) = container.exit() {
+            return Err(StartError::NotRunning(format!("it ended with exit code {}", exit.code)));
+        }
+        let program = spec.program.unwrap_or_else(|| container.program.clone());
+        if program.kind() == Kind::Http {
+            return Err(StartError::NoCommand);
+        }
+        let mut env = container.template.env.clone();
+        env.retain(|(name, _)| !spec.env.iter().any(|(new, _)| new == name));
+        env.extend(spec.env);
+        let template = Template {
+            args: spec.args,
+            config: config_of(&env),
+            env,
+            stdin: spec.stdin.map(|source| Input::new(source, spec.tty)),
+            tty: spec.tty,
+            stdout: spec.stdout,
+            stderr: spec.stderr,
+            ..container.template.clone()
+        };
+        let (ending, ended) = Ending::new();
+        let process = Container {
+            name: container.name.clone(),
+            program: program.clone(),
+            template: Template { stdin: None, ..template.clone() },
+            http: None,
+            ended,
+            cancel: container.cancel.child_token(),
+            budget: container.budget.clone(),
+            cpu: container.cpu.clone(),
+            is_whole_account: false,
+        };
+        let task = self.run(program, template, &process.cpu, process.cancel.clone(), ending);
+        task.map(|()| process).ok_or(StartError::Stopping)
+    }
+
+    /// Runs a command to its end.
+    fn run(
+        &self,
+        program: Arc<Program>,
+        template: Template,
+        cpu: &Arc<CpuAccount>,
+        cancel: CancellationToken,
+        ending: Ending,
+    ) -> Option<()> {
+        let run = AssertUnwindSafe(run_command(program, template, self.runtime.config.start_timeout)).catch_unwind();
+        cpu.spawn(async move {
+            let exit = tokio::select! {
+                biased;
+                () = cancel.cancelled() => Exit::killed(),
+                exit = run => exit.unwrap_or_else(|_| Exit::node_fault("panic in the host")),
+            };
+            ending.end(exit);
+            // What else runs in it ends with it.
+            cancel.cancel();
+        })
+        .map(drop)
     }
 }
 
-async fn run_command(pre: CommandPre<GuestCtx>, template: Template, start_timeout: Duration) -> Exit {
+/// wasi:config offers what the environment holds.
+fn config_of(env: &[(String, String)]) -> Arc<WasiConfigVariables> {
+    Arc::new(env.iter().cloned().collect())
+}
+
+async fn run_command(program: Arc<Program>, template: Template, start_timeout: Duration) -> Exit {
     let (mut store, outputs) = template.store();
+    let late = |_| StartTimeout(start_timeout.as_secs());
     let ran = async {
-        let command = tokio::time::timeout(start_timeout, pre.instantiate_async(&mut store));
-        let command = command.await.map_err(|_| StartTimeout(start_timeout.as_secs()))??;
-        store.data_mut().started();
-        command.wasi_cli_run().call_run(&mut store).await
+        match &program.pre {
+            Pre::Command(pre) => {
+                let started = tokio::time::timeout(start_timeout, pre.instantiate_async(&mut store));
+                let command = started.await.map_err(late)??;
+                store.data_mut().started();
+                command.wasi_cli_run().call_run(&mut store).await
+            }
+            Pre::CommandP3(pre) => {
+                let started = tokio::time::timeout(start_timeout, pre.instantiate_async(&mut store));
+                let command = started.await.map_err(late)??;
+                store.data_mut().started();
+                store.run_concurrent(async |store| command.wasi_cli_run().call_run(store).await).await?
+            }
+            Pre::Http(_) => Err(wasmtime::Error::msg("not a command")),
+        }
     }
     .await;
     let exit = match ran {

@@ -1,19 +1,21 @@
-//! Where guests' standard output and error go.
+//! Where guests' standard output and error go, and where their standard input comes from.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker};
 
 use async_trait::async_trait;
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::io::AsyncWrite;
-use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi_io::poll::Pollable;
-use wasmtime_wasi_io::streams::{OutputStream, StreamError, StreamResult};
+use wasmtime_wasi_io::streams::{InputStream, OutputStream, StreamError, StreamResult};
 
 /// Most bytes a guest hands over in one write; the next write waits until the sink took them.
 pub const MAX_WRITE: usize = 64 << 10;
+/// Most bytes of standard input that wait in memory for the guest.
+pub const READ_AHEAD: usize = 16 << 10;
 
 /// Takes the bytes of one output stream of a container. Bytes come as the guest wrote them: making lines of them is
 /// the sink's business. An HTTP container's instances share one sink.
@@ -38,12 +40,14 @@ type Write = Pin<Box<dyn Future<Output = ()> + Send>>;
 #[derive(Clone)]
 pub(crate) struct Output {
     sink: Arc<dyn OutputSink>,
+    tty: bool,
     pending: Arc<Mutex<Option<Write>>>,
 }
 
 impl Output {
-    pub(crate) fn new(sink: Arc<dyn OutputSink>) -> Output {
-        Output { sink, pending: Arc::default() }
+    /// `tty`: the guest is told that it writes to a terminal.
+    pub(crate) fn new(sink: Arc<dyn OutputSink>, tty: bool) -> Output {
+        Output { sink, tty, pending: Arc::default() }
     }
 
     /// Waits until the sink took everything that was written.
@@ -74,7 +78,7 @@ impl Output {
 
 impl IsTerminal for Output {
     fn is_terminal(&self) -> bool {
-        false
+        self.tty
     }
 }
 
@@ -132,6 +136,94 @@ impl AsyncWrite for Output {
     }
 }
 
+/// Where standard input comes from: read only while the guest waits for it.
+pub type InputSource = Box<dyn AsyncRead + Send + Unpin>;
+
+/// Standard input of one instance; all of the guest's handles to it share it.
+#[derive(Clone)]
+pub(crate) struct Input {
+    state: Arc<Mutex<InputState>>,
+    tty: bool,
+}
+
+struct InputState {
+    /// `None` after the end.
+    source: Option<InputSource>,
+    ahead: Bytes,
+}
+
+impl Input {
+    /// `tty`: the guest is told that it reads from a terminal.
+    pub(crate) fn new(source: InputSource, tty: bool) -> Input {
+        Input { state: Arc::new(Mutex::new(InputState { source: Some(source), ahead: Bytes::new() })), tty }
+    }
+}
+
+impl InputState {
+    /// Waits until there is something to take, or the end.
+    fn poll_ahead(&mut self, cx: &mut Context<'_>) -> Poll<()> {
+        let Some(source) = self.source.as_mut().filter(|_| self.ahead.is_empty()) else { return Poll::Ready(()) };
+        let mut space = BytesMut::zeroed(READ_AHEAD);
+        let mut buffer = ReadBuf::new(&mut space);
+        // A client that went away in the middle is the end of its input.
+        let _ = std::task::ready!(Pin::new(source).poll_read(cx, &mut buffer));
+        let filled = buffer.filled().len();
+        if filled == 0 {
+            self.source = None;
+        }
+        space.truncate(filled);
+        self.ahead = space.freeze();
+        Poll::Ready(())
+    }
+
+    fn take(&mut self, size: usize) -> Bytes {
+        self.ahead.split_to(size.min(self.ahead.len()))
+    }
+}
+
+impl IsTerminal for Input {
+    fn is_terminal(&self) -> bool {
+        self.tty
+    }
+}
+
+impl StdinStream for Input {
+    fn async_stream(&self) -> Box<dyn AsyncRead + Send + Sync> {
+        Box::new(self.clone())
+    }
+
+    fn p2_stream(&self) -> Box<dyn InputStream> {
+        Box::new(self.clone())
+    }
+}
+
+#[async_trait]
+impl Pollable for Input {
+    async fn ready(&mut self) {
+        std::future::poll_fn(|cx| self.state.lock().poll_ahead(cx)).await;
+    }
+}
+
+impl InputStream for Input {
+    fn read(&mut self, size: usize) -> StreamResult<Bytes> {
+        let mut state = self.state.lock();
+        let polled = state.poll_ahead(&mut Context::from_waker(Waker::noop()));
+        if polled.is_ready() && state.ahead.is_empty() && size > 0 {
+            return Err(StreamError::Closed);
+        }
+        Ok(state.take(size))
+    }
+}
+
+impl AsyncRead for Input {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        let mut state = self.state.lock();
+        std::task::ready!(state.poll_ahead(cx));
+        buf.put_slice(&state.take(buf.remaining()));
+        Poll::Ready(Ok(()))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -149,7 +241,7 @@ mod tests {
     #[tokio::test]
     async fn one_write_at_a_time_and_nothing_lost() {
         let sink = Arc::new(Slow(tokio::sync::Semaphore::new(1), Mutex::default()));
-        let output = Output::new(sink.clone());
+        let output = Output::new(sink.clone(), false);
         let mut stream = output.p2_stream();
         assert_eq!(stream.check_write().unwrap(), MAX_WRITE);
         stream.write("one ".into()).unwrap();
@@ -162,5 +254,22 @@ mod tests {
         sink.0.add_permits(1);
         draining.await.unwrap();
         assert_eq!(sink.1.lock().as_slice(), b"one two");
+    }
+
+    #[tokio::test]
+    async fn input_is_read_when_asked_for_and_ends_once() {
+        use tokio::io::AsyncWriteExt as _;
+        let (mut near, far) = tokio::io::duplex(64);
+        let input = Input::new(Box::new(far), true);
+        let (mut first, mut second) = (input.p2_stream(), input.p2_stream());
+        assert_eq!(first.read(10).unwrap(), "", "nothing yet");
+        near.write_all(b"one two").await.unwrap();
+        first.ready().await;
+        assert_eq!(first.read(4).unwrap(), "one ");
+        assert_eq!(second.read(10).unwrap(), "two", "handles share one position");
+        drop(near);
+        second.ready().await;
+        assert!(matches!(first.read(10), Err(StreamError::Closed)));
+        assert!(matches!(second.read(10), Err(StreamError::Closed)));
     }
 }

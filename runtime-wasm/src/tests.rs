@@ -212,8 +212,98 @@ async fn wasi_01_commands_are_wrapped() {
     let out = Arc::new(Lines::default());
     let container = start(text, |spec| spec.stdout = out.clone()).await;
     let exit = ended(&container).await;
-    assert_eq!((exit.code, exit.reason), (1, ExitReason::Error), "the adapter knows success and failure: {exit:?}");
+    assert_eq!((exit.code, exit.reason), (7, ExitReason::Error), "{exit:?}");
     assert_eq!(out.0.lock().as_slice(), b"hello from 2019\n");
+}
+
+#[tokio::test]
+async fn exit_codes_are_kept() {
+    let p1 = |code: i32| {
+        format!(
+            r#"(module
+                (import "wasi_snapshot_preview1" "fd_close" (func (param i32) (result i32)))
+                (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+                (memory (export "memory") 1)
+                (func (export "_start") (call $exit (i32.const {code}))))"#
+        )
+    };
+    let p2 = |code: i32| {
+        format!(
+            r#"(component
+                (import "wasi:cli/exit@0.2.12" (instance $exit (export "exit-with-code" (func (param "status-code" u8)))))
+                (core func $exit (canon lower (func $exit "exit-with-code")))
+                (core module $m
+                    (import "host" "exit" (func $exit (param i32)))
+                    (func (export "run") (result i32) (call $exit (i32.const {code})) (unreachable)))
+                (core instance $i (instantiate $m (with "host" (instance (export "exit" (func $exit))))))
+                (func $run (result (result)) (canon lift (core func $i "run")))
+                (instance $run (export "run" (func $run)))
+                (export "wasi:cli/run@0.2.12" (instance $run)))"#
+        )
+    };
+    for (asked, code) in [(0, 0), (1, 1), (7, 7), (255, 255), (256 + 3, 3), (-1, 255)] {
+        for text in [p1(asked), p2(asked)] {
+            let exit = ended(&start(&text, |_| {}).await).await;
+            assert_eq!((exit.code, exit.message), (code, None), "{asked}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn configuration_and_logging() {
+    let text = r#"(component
+        (import "wasi:config/store@0.2.0-rc.1" (instance $config
+            (type $e (variant (case "upstream" string) (case "io" string)))
+            (export "error" (type $error (eq $e)))
+            (export "get" (func (param "key" string) (result (result (option string) (error $error)))))))
+        (import "wasi:logging/logging" (instance $logging
+            (type $l (enum "trace" "debug" "info" "warn" "error" "critical"))
+            (export "level" (type $level (eq $l)))
+            (export "log" (func (param "level" $level) (param "context" string) (param "message" string)))))
+        (core module $memory
+            (memory (export "memory") 1)
+            (data (i32.const 16) "GREETINGconfig")
+            (global $next (mut i32) (i32.const 1024))
+            (func (export "realloc") (param i32 i32 i32 i32) (result i32)
+                (global.set $next (i32.add (global.get $next) (local.get 3)))
+                (i32.sub (global.get $next) (local.get 3))))
+        (core instance $memory (instantiate $memory))
+        (core func $get (canon lower (func $config "get")
+            (memory (core memory $memory "memory")) (realloc (core func $memory "realloc")) string-encoding=utf8))
+        (core func $log (canon lower (func $logging "log") (memory (core memory $memory "memory")) string-encoding=utf8))
+        (core module $m
+            (import "host" "memory" (memory 1))
+            (import "host" "get" (func $get (param i32 i32 i32)))
+            (import "host" "log" (func $log (param i32 i32 i32 i32 i32)))
+            (func (export "run") (result i32)
+                (call $get (i32.const 16) (i32.const 8) (i32.const 512))
+                (call $log (i32.const 3) (i32.const 24) (i32.const 6)
+                    (i32.load (i32.const 520)) (i32.load (i32.const 524)))
+                (i32.load8_u (i32.const 512))))
+        (core instance $i (instantiate $m (with "host" (instance
+            (export "memory" (memory $memory "memory")) (export "get" (func $get)) (export "log" (func $log))))))
+        (func $run (result (result)) (canon lift (core func $i "run")))
+        (instance $run (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $run)))"#;
+    let err = Arc::new(Lines::default());
+    let change = |spec: &mut ContainerSpec| {
+        spec.env.push(("GREETING".into(), "hello from outside".into()));
+        spec.stderr = err.clone();
+    };
+    let exit = ended(&start(text, change).await).await;
+    assert_eq!((exit.code, exit.message), (0, None));
+    assert_eq!(err.0.lock().as_slice(), b"WARN config: hello from outside\n");
+}
+
+#[tokio::test]
+async fn tables_are_bounded() {
+    // Returns 1, failure, unless growing is refused before the table is of a hundred thousand elements.
+    let grow = "(loop $l (br_if $l (i32.ne (table.grow $t (ref.null func) (i32.const 100)) (i32.const -1))))
+        (i32.gt_u (table.size $t) (i32.const 100000))";
+    let container = start(&command("(table $t 1 funcref)", grow), |_| {}).await;
+    assert_eq!(ended(&container).await.code, 0);
+    let error = load(&command("(table $t 1000000 funcref)", "(i32.const 0)")).await.err().unwrap();
+    assert!(error.is_permanent() && error.to_string().contains("limit of 10000"), "{error}");
 }
 
 #[derive(Default)]
@@ -396,6 +486,19 @@ async fn unloadable_modules_say_why() {
         (func $run (result (result)) (canon lift (core func $i "run")))
         (instance $run (export "run" (func $run)))
         (export "wasi:cli/run@0.2.0" (instance $run)))"#;
+    let two = r#"(component
+        (import "acme:db/query@1.0.0" (instance (export "get" (func))))
+        (import "wasi:sockets/types@0.3.0" (instance (export "tcp-socket" (type (sub resource)))))
+        (import "acme:db/types" (instance (export "row" (type (eq 0)))))
+        (core module $m (func (export "run") (result i32) (i32.const 0)))
+        (core instance $i (instantiate $m))
+        (func $run (result (result)) (canon lift (core func $i "run")))
+        (instance $run (export "run" (func $run)))
+        (export "wasi:cli/run@0.2.0" (instance $run)))"#
+        .replace(
+            r#"(export "row" (type (eq 0)))"#,
+            r#"(type $t (record (field "a" u8))) (export "row" (type (eq $t)))"#,
+        );
     let mistyped = r#"(component
         (import "wasi:cli/exit@0.2.0" (instance (export "exit" (func (param "status" u32)))))
         (core module $m (func (export "run") (result i32) (i32.const 0)))
@@ -410,6 +513,10 @@ async fn unloadable_modules_say_why() {
         (wat::parse_str("(module)").unwrap(), "build a component for wasm32-wasip2"),
         (wat::parse_str(r#"(module (import "env" "f" (func)))"#).unwrap(), "imports \"env.f\""),
         (wat::parse_str(import).unwrap(), "imports \"acme:db/query@1.0.0\", which this node does not offer"),
+        (
+            wat::parse_str(two).unwrap(),
+            r#"imports "acme:db/query@1.0.0", "wasi:sockets/types@0.3.0", which this node does not offer"#,
+        ),
         (wat::parse_str(mistyped).unwrap(), "wasi:cli/exit@0.2.0"),
         (wat::parse_str("(component)").unwrap(), "it exports nothing"),
         (broken.to_vec(), "cannot be compiled"),

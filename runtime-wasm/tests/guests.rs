@@ -1,154 +1,16 @@
 //! Real guests, built from `tests/guests` by `cargo xtask test`, in real sandboxes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "tests")]
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
-use std::sync::{Arc, LazyLock};
+mod support;
+
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use copepod_runtime::sockets::{NetLimits, PodNet};
 use copepod_runtime::vfs::{Mount, Mounts, Source, Vfs, VfsLimits};
-use copepod_runtime::{
-    Container, ContainerSpec, Endpoint, Exit, ExitReason, HttpLimits, NetError, OutputSink, Program, Runtime,
-    RuntimeConfig, Sandbox, SandboxSpec, Uplink, serve_stream,
-};
-use http_body_util::{BodyExt, Full};
-use sha2::{Digest, Sha256};
-
-static RUNTIME: LazyLock<(tempfile::TempDir, Arc<Runtime>)> = LazyLock::new(|| {
-    let dir = tempfile::tempdir().unwrap();
-    let config = RuntimeConfig { guest_threads: 2, max_instances: 64, ..RuntimeConfig::new(dir.path().join("aot")) };
-    let runtime = Runtime::new(config).unwrap();
-    (dir, runtime)
-});
-
-async fn guest(name: &str) -> Arc<Program> {
-    let dir = std::env::var_os("COPEPOD_GUESTS").expect("COPEPOD_GUESTS is not set: run `cargo xtask test`");
-    let path = PathBuf::from(dir).join(format!("{name}.wasm"));
-    let bytes = std::fs::read(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
-    let hex: String = Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect();
-    RUNTIME.1.load(&format!("sha256:{hex}"), &path).await.unwrap()
-}
-
-/// Collects what a container writes.
-#[derive(Default)]
-struct Collect(parking_lot::Mutex<Vec<u8>>, tokio::sync::Notify);
-
-#[async_trait::async_trait]
-impl OutputSink for Collect {
-    async fn write(&self, data: Bytes) {
-        self.0.lock().extend_from_slice(&data);
-        self.1.notify_one();
-    }
-}
-
-impl Collect {
-    fn text(&self) -> String {
-        String::from_utf8(self.0.lock().clone()).unwrap()
-    }
-
-    async fn wait_for(&self, word: &str) {
-        let wait = async {
-            while !self.text().contains(word) {
-                self.1.notified().await;
-            }
-        };
-        let waited = tokio::time::timeout(Duration::from_secs(60), wait).await;
-        waited.unwrap_or_else(|_| panic!("no {word:?} in {:?}", self.text()));
-    }
-}
-
-/// Knows one name, which is the pod itself, and reaches nothing.
-struct Alone;
-
-#[async_trait::async_trait]
-impl Uplink for Alone {
-    async fn connect(&self, _from: SocketAddr, _to: SocketAddr) -> Result<Endpoint, NetError> {
-        Err(NetError::Unreachable)
-    }
-    async fn resolve(&self, name: &str) -> Result<Vec<IpAddr>, NetError> {
-        if name == "web.shop" { Ok(vec![POD_IP]) } else { Err(NetError::NameUnresolvable) }
-    }
-    async fn send_datagram(&self, _from: SocketAddr, _to: SocketAddr, _data: Bytes) -> Result<(), NetError> {
-        Err(NetError::Unreachable)
-    }
-}
-
-const POD_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 64, 0, 7));
-
-struct Pod {
-    sandbox: Sandbox,
-    net: Arc<PodNet>,
-    vfs: Vfs,
-}
-
-struct Running {
-    container: Container,
-    stdout: Arc<Collect>,
-    stderr: Arc<Collect>,
-}
-
-impl Pod {
-    fn new() -> Pod {
-        let net = PodNet::new(vec![POD_IP], Arc::new(Alone), NetLimits::default());
-        let vfs = Vfs::new(VfsLimits { bytes: 8 << 20, ..VfsLimits::default() });
-        vfs.mkdir_all("tmp").unwrap();
-        let spec = SandboxSpec { name: "test".into(), hostname: "web-0".into(), net: net.clone(), vfs: vfs.clone() };
-        Pod { sandbox: Sandbox::new(&RUNTIME.1, spec), net, vfs }
-    }
-
-    async fn start(&self, name: &str, args: &[&str], change: impl FnOnce(&mut ContainerSpec)) -> Running {
-        let (stdout, stderr) = (Arc::new(Collect::default()), Arc::new(Collect::default()));
-        let mut spec = ContainerSpec::new(name, guest(name).await);
-        spec.args.extend(args.iter().map(|arg| (*arg).to_owned()));
-        spec.stdout = stdout.clone();
-        spec.stderr = stderr.clone();
-        change(&mut spec);
-        Running { container: self.sandbox.start(spec).unwrap(), stdout, stderr }
-    }
-
-    async fn run(&self, name: &str, args: &[&str]) -> (Exit, String, String) {
-        let running = self.start(name, args, |_| {}).await;
-        let exit = running.ended().await;
-        (exit, running.stdout.text(), running.stderr.text())
-    }
-
-    /// One request to the pod's port 80.
-    async fn get(&self, path: &str) -> (u16, String) {
-        self.request(path, "").await
-    }
-
-    async fn request(&self, path: &str, body: &str) -> (u16, String) {
-        let Endpoint::Http(handler) = self.net.connect_endpoint("127.0.0.1:80".parse().unwrap()).await.unwrap() else {
-            panic!("port 80 is served by the node")
-        };
-        let body = Full::new(Bytes::from(body.to_owned())).map_err(|never| match never {}).boxed_unsync();
-        let request = http::Request::post(path).header("host", "web").header("x-test", "yes").body(body).unwrap();
-        let response = tokio::time::timeout(Duration::from_secs(60), handler.handle(request)).await.unwrap();
-        let status = response.status().as_u16();
-        match response.into_body().collect().await {
-            Ok(body) => (status, String::from_utf8(body.to_bytes().to_vec()).unwrap()),
-            Err(error) => (status, format!("broken: {error:#}")),
-        }
-    }
-}
-
-impl Running {
-    /// Waits until no instance holds memory.
-    async fn no_instances(&self) {
-        let wait = async {
-            while self.container.memory_bytes() > 0 {
-                tokio::task::yield_now().await;
-            }
-        };
-        tokio::time::timeout(Duration::from_secs(60), wait).await.expect("instances go when their work is done");
-    }
-
-    async fn ended(&self) -> Exit {
-        tokio::time::timeout(Duration::from_secs(60), self.container.wait()).await.expect("it ends")
-    }
-}
+use copepod_runtime::{ContainerSpec, Endpoint, ExecSpec, ExitReason, HttpLimits, OutputSink, serve_stream};
+use http_body_util::BodyExt;
+use support::{Collect, Pod};
 
 #[tokio::test]
 async fn a_command_gets_what_its_container_says() {
@@ -427,4 +289,123 @@ async fn containers_talk_over_loopback() {
     assert_eq!(server.ended().await.reason, ExitReason::Killed);
     let again = pod.start("tcp", &["serve", "127.0.0.1:7000"], |_| {}).await;
     again.stdout.wait_for("listening").await;
+}
+
+#[tokio::test]
+async fn wasi_03_commands() {
+    let pod = Pod::new();
+    assert_eq!(pod.run("p3_run", &["exit", "42"]).await.0.code, 42);
+    assert_eq!(pod.run("p3_run", &["fail"]).await.0.code, 1);
+    assert_eq!(pod.run("p3_run", &["sleep"]).await.0.code, 0);
+    let (exit, out, err) = pod.run("p3_run", &["file", "/tmp/x"]).await;
+    assert_eq!((exit.code, out.as_str()), (0, "written\n"), "both WASIs in one component: {err}");
+    let text = "0123456789".repeat(50_000);
+    let source = std::io::Cursor::new(text.clone().into_bytes());
+    let copied = pod.start("p3_run", &[], |spec| spec.stdin = Some(Box::new(source))).await;
+    assert_eq!(copied.ended().await.code, 0, "{}", copied.stderr.text());
+    assert!(copied.stdout.text() == text);
+}
+
+#[tokio::test]
+async fn wasi_03_http() {
+    let pod = Pod::new();
+    let web = pod.start("p3_web", &[], |_| {}).await;
+    assert_eq!(pod.get("/you?x").await, (200, "hello /you?x of web\n".into()));
+    let long = "0123456789".repeat(20_000);
+    assert_eq!(pod.request("/echo", &long).await, (200, long));
+    assert_eq!(pod.get("/big").await, (200, "000000007\n".repeat(10_000)));
+    assert_eq!(pod.get("/fail").await.0, 500);
+    web.stderr.wait_for("copepod: POST /fail: the handler returned").await;
+    assert_eq!(pod.get("/trap").await.0, 500);
+    web.stderr.wait_for("copepod: POST /trap: ").await;
+    web.no_instances().await;
+}
+
+#[tokio::test]
+async fn further_processes_in_a_container() {
+    let pod = Pod::new();
+    let limits = |spec: &mut ContainerSpec| {
+        spec.env.push(("GREETING".into(), "hi".into()));
+        spec.memory_limit = Some(32 << 20);
+    };
+    let main = pod.start("say", &["sleep", "3600000"], limits).await;
+    let exec = |program, args: &[&str], stdin: &'static str| {
+        let (stdout, stderr) = (Arc::new(Collect::default()), Arc::new(Collect::default()));
+        let spec = ExecSpec {
+            program,
+            args: args.iter().map(|arg| (*arg).to_owned()).collect(),
+            env: vec![("EXTRA".into(), "more".into())],
+            stdin: Some(Box::new(stdin.as_bytes())),
+            tty: false,
+            stdout: stdout.clone(),
+            stderr: stderr.clone(),
+        };
+        let container = pod.sandbox.exec(&main.container, spec).unwrap();
+        support::Running { container, stdout, stderr }
+    };
+    // The container's own component with other arguments.
+    let again = exec(None, &["say", "what"], "from outside");
+    assert_eq!(again.ended().await.code, 0, "{}", again.stderr.text());
+    let out = again.stdout.text();
+    for line in [r#"args ["say", "what"]"#, "env GREETING=hi", "env EXTRA=more", "env HOSTNAME=web-0", "stdin 12"] {
+        assert!(out.lines().any(|got| got == line), "{line:?} is not in\n{out}");
+    }
+    // Another component in the same files and network.
+    assert_eq!(exec(Some(support::guest("files").await), &["files", "write", "/tmp/x", "y"], "").ended().await.code, 0);
+    assert_eq!(&pod.vfs.read_file("/tmp/x").unwrap()[..], b"y");
+    // Killed alone, and with its container.
+    let alone = exec(None, &["say", "sleep", "3600000"], "");
+    alone.container.kill();
+    assert_eq!(alone.ended().await.reason, ExitReason::Killed);
+    let with = exec(None, &["say", "sleep", "3600000"], "");
+    main.container.kill();
+    assert_eq!(with.ended().await.reason, ExitReason::Killed);
+    assert_eq!(main.ended().await.reason, ExitReason::Killed);
+    // And when its container ends by itself.
+    let main = pod.start("say", &["sleep", "300"], limits).await;
+    let left = {
+        let (stdout, stderr) = (Arc::new(Collect::default()), Arc::new(Collect::default()));
+        let args = ["say", "sleep", "3600000"].map(str::to_owned).to_vec();
+        let (out, err) = (stdout.clone(), stderr.clone());
+        let spec = ExecSpec { program: None, args, env: vec![], stdin: None, tty: false, stdout: out, stderr: err };
+        support::Running { container: pod.sandbox.exec(&main.container, spec).unwrap(), stdout, stderr }
+    };
+    assert_eq!(main.ended().await.code, 0);
+    assert_eq!(left.ended().await.reason, ExitReason::Killed);
+    // Under the container's memory limit.
+    let main = pod.start("say", &["sleep", "3600000"], limits).await;
+    let bomb = ExecSpec {
+        program: Some(support::guest("bomb").await),
+        args: vec!["bomb".into()],
+        env: vec![],
+        stdin: None,
+        tty: false,
+        stdout: left.stdout.clone(),
+        stderr: left.stderr.clone(),
+    };
+    let bomb = pod.sandbox.exec(&main.container, bomb).unwrap();
+    assert_eq!(bomb.wait().await.reason, ExitReason::OutOfMemory);
+    assert_eq!(main.container.exit(), None, "the container itself goes on");
+    assert!(main.container.peak_memory_bytes() <= 32 << 20);
+    main.container.kill();
+    main.ended().await;
+    let late = ExecSpec {
+        program: None,
+        args: Vec::new(),
+        env: Vec::new(),
+        stdin: None,
+        tty: false,
+        stdout: with.stdout.clone(),
+        stderr: with.stderr.clone(),
+    };
+    let refused = pod.sandbox.exec(&main.container, late).err().unwrap();
+    assert!(refused.to_string().contains("container not running"), "{refused}");
+}
+
+#[tokio::test]
+async fn tokio_works_unmodified() {
+    let pod = Pod::new();
+    let (exit, out, err) = pod.run("async", &[]).await;
+    assert_eq!((exit.code, out.as_str()), (0, "ok\n"), "{err}");
+    assert_eq!((pod.net.socket_count(), pod.net.ports_held()), (0, 0));
 }

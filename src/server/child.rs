@@ -40,6 +40,10 @@ impl Agent {
         command.args(["--virtual-cidrs", &format!("{},{}", self.args.cluster_cidr, self.args.service_cidr)]);
         command.args(["--cluster-domain", &self.args.cluster_domain]);
         command.args(["--node-port-address", &self.args.node_port_address.to_string()]);
+        if let Some(server) = self.home.parent() {
+            // The server's keys, too, are out of hostPath's reach.
+            command.arg("--hide").arg(server);
+        }
         if let Some(max) = self.args.max_pods {
             command.args(["--max-pods", &max.to_string()]);
         }

@@ -1,6 +1,7 @@
-//! PURE: lowers a pod's volumes and mounts to what the runtime takes, from the ConfigMaps and Secrets found.
+//! Lowers a pod's volumes and mounts to what the runtime takes, from the ConfigMaps and Secrets found: pure, but for `host`.
 
 mod files;
+pub mod host;
 
 use std::collections::BTreeMap;
 
@@ -8,7 +9,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume as PodVolume};
 
 use crate::fields::Place;
 use crate::refs::Refs;
-use crate::runtime::{FileSet, Mount, Volume};
+use crate::runtime::{FileSet, HostKind, Mount, Volume};
 
 /// Most bytes the files of one configMap, secret, downwardAPI or projected volume may hold together.
 pub const MAX_FILES_BYTES: usize = 16 << 20;
@@ -20,17 +21,28 @@ pub fn volumes(pod: &Pod, refs: &Refs, place: &Place) -> Result<BTreeMap<String,
     let mut out = BTreeMap::new();
     for v in spec.volumes.iter().flatten() {
         let fail = |why: String| format!("MountVolume.SetUp failed for volume {:?} : {why}", v.name);
-        let lowered = match &v.empty_dir {
-            Some(e) => {
-                let limit =
-                    e.size_limit.as_ref().map(|q| copepod_api::Quantity::parse(&q.0)).transpose().map_err(fail)?;
-                Volume::Empty { size_limit: limit.map(|q| q.as_bytes()).filter(|b| *b > 0) }
-            }
-            None => Volume::Files(files_of(pod, v, refs, place).map_err(fail)?),
+        let lowered = if let Some(e) = &v.empty_dir {
+            let limit = e.size_limit.as_ref().map(|q| copepod_api::Quantity::parse(&q.0)).transpose().map_err(fail)?;
+            Volume::Empty { size_limit: limit.map(|q| q.as_bytes()).filter(|b| *b > 0) }
+        } else if let Some(h) = &v.host_path {
+            Volume::Host { path: h.path.clone().into(), kind: host_kind(h.type_.as_deref()).map_err(fail)? }
+        } else {
+            Volume::Files(files_of(pod, v, refs, place).map_err(fail)?)
         };
         out.insert(v.name.clone(), lowered);
     }
     Ok(out)
+}
+
+fn host_kind(kind: Option<&str>) -> Result<HostKind, String> {
+    match kind.unwrap_or_default() {
+        "" => Ok(HostKind::Any),
+        "Directory" => Ok(HostKind::Directory),
+        "DirectoryOrCreate" => Ok(HostKind::DirectoryOrCreate),
+        "File" => Ok(HostKind::File),
+        "FileOrCreate" => Ok(HostKind::FileOrCreate),
+        other => Err(format!("hostPath type {other:?} is not supported by this node: guests can open files only")),
+    }
 }
 
 /// The files of one volume that the node fills.
@@ -56,8 +68,8 @@ fn files_of(pod: &Pod, v: &PodVolume, refs: &Refs, place: &Place) -> Result<File
             }
         }
     } else {
-        return Err("this kind of volume is not supported by this node: use emptyDir, configMap, secret, \
-                    downwardAPI or projected"
+        return Err("this kind of volume is not supported by this node: use emptyDir, hostPath, configMap, \
+                    secret, downwardAPI or projected"
             .into());
     }
     let bytes: usize = out.values().map(|f| f.data.len()).sum();
@@ -118,6 +130,7 @@ mod tests {
                 Ok(files.into_iter().map(|(p, f)| (p, String::from_utf8_lossy(&f.data).into_owned(), f.mode)).collect())
             }
             Volume::Empty { size_limit } => Ok(vec![(String::new(), size_limit.unwrap_or(0).to_string(), 0)]),
+            Volume::Host { path, kind } => Ok(vec![(path.to_string_lossy().into_owned(), format!("{kind:?}"), 0)]),
         }
     }
     fn file(path: &str, data: &str, mode: u32) -> (String, String, u32) {
@@ -137,6 +150,8 @@ mod tests {
                 json!({"configMap": {"name": "cm", "defaultMode": 256, "items": [{"key": "a", "path": "d/x"}, {"key": "b", "path": "y", "mode": 420}]}}),
                 vec![file("d/x", "1", 0o400), file("y", "2", 0o644)],
             ),
+            (json!({"hostPath": {"path": "/srv", "type": ""}}), vec![file("/srv", "Any", 0)]),
+            (json!({"hostPath": {"path": "/srv", "type": "FileOrCreate"}}), vec![file("/srv", "FileOrCreate", 0)]),
             (json!({"configMap": {"name": "no", "optional": true}}), vec![]),
             (json!({"secret": {"secretName": "sec"}}), vec![file("k", "s3cr3t", 0o644)]),
             (
@@ -163,7 +178,8 @@ mod tests {
                 "references non-existent config key: z",
             ),
             (json!({"configMap": {"name": "cm", "items": [{"key": "a", "path": "../z"}]}}), "must be relative"),
-            (json!({"hostPath": {"path": "/etc"}}), "not supported by this node"),
+            (json!({"nfs": {"server": "s", "path": "/"}}), "not supported by this node"),
+            (json!({"hostPath": {"path": "/dev/sda", "type": "BlockDevice"}}), "hostPath type \"BlockDevice\" is not"),
         ];
         for (volume, part) in cases {
             let error = lower(volume).unwrap_err();

@@ -94,8 +94,7 @@ impl types::HostDescriptor for FilesystemCtxView<'_> {
     }
 
     fn sync_data(&mut self, fd: Resource<Descriptor>) -> FsResult<()> {
-        self.table.get(&fd)?;
-        Ok(())
+        Ok(self.table.get(&fd)?.at.node.sync()?)
     }
 
     fn sync(&mut self, fd: Resource<Descriptor>) -> FsResult<()> {
@@ -141,11 +140,11 @@ impl types::HostDescriptor for FilesystemCtxView<'_> {
     }
 
     fn stat(&mut self, fd: Resource<Descriptor>) -> FsResult<DescriptorStat> {
-        Ok(stat(self.table.get(&fd)?.at.node.stat()))
+        Ok(stat(self.table.get(&fd)?.at.node.stat()?))
     }
 
     fn stat_at(&mut self, fd: Resource<Descriptor>, flags: PathFlags, path: String) -> FsResult<DescriptorStat> {
-        Ok(stat(self.find(&fd, flags, &path)?.existing()?.node.stat()))
+        Ok(stat(self.find(&fd, flags, &path)?.existing()?.node.stat()?))
     }
 
     fn set_times_at(

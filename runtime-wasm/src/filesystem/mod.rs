@@ -100,6 +100,9 @@ fn code(error: VfsError) -> types::ErrorCode {
         VfsError::NotPermitted => Code::NotPermitted,
         VfsError::BadDescriptor => Code::BadDescriptor,
         VfsError::TooManyLinks => Code::TooManyLinks,
+        VfsError::Access => Code::Access,
+        VfsError::Io => Code::Io,
+        VfsError::TooManyOpen => Code::InsufficientMemory,
         VfsError::Unsupported => Code::Unsupported,
     }
 }

@@ -1,6 +1,7 @@
-//! `wasi:http/incoming-handler` components as in-process HTTP servers: an instance per request, none while idle.
+//! `wasi:http` components as in-process HTTP servers: an instance per request, none while idle.
 
 mod answer;
+mod guest;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -10,26 +11,23 @@ use std::time::{Duration, Instant};
 use async_trait::async_trait;
 use bytes::Bytes;
 use futures::FutureExt;
-use http::{HeaderValue, Request, Response, header};
+use http::{Request, Response};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use wasmtime::{PoolConcurrencyLimitError, Store};
-use wasmtime_wasi_http::WasiHttpView;
-use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme};
-use wasmtime_wasi_http::p2::bindings::{Proxy, ProxyPre};
-use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
+use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
 
 use answer::{Answer, CutOnDrop, Failure, Listened};
+use guest::Fault;
 
 use crate::ctx::GuestCtx;
 use crate::fair::CpuAccount;
 use crate::instance::{Outputs, Template};
 use crate::limits::OutOfMemory;
 use crate::network::{ByteStream, HttpBody, HttpHandler};
-use crate::outgoing::body_error;
 use crate::sandbox::{Ending, Exit};
 
 /// How long after a response was sent, or its client went away, the guest may go on.
@@ -83,7 +81,7 @@ pub async fn serve_stream(handler: Arc<dyn HttpHandler>, stream: ByteStream) -> 
 pub(crate) struct HttpServer(Arc<Shared>);
 
 struct Shared {
-    pre: ProxyPre<GuestCtx>,
+    pre: Arc<ProxyPre<GuestCtx>>,
     template: Template,
     cpu: Arc<CpuAccount>,
     limits: HttpLimits,
@@ -102,11 +100,9 @@ struct Instance {
     served: u32,
 }
 
-type GuestAnswer = Result<Response<HyperOutgoingBody>, ErrorCode>;
-
 impl HttpServer {
     pub(crate) fn new(
-        pre: ProxyPre<GuestCtx>,
+        pre: Arc<ProxyPre<GuestCtx>>,
         template: Template,
         cpu: Arc<CpuAccount>,
         limits: HttpLimits,
@@ -233,20 +229,7 @@ impl Shared {
         };
         // Declared after the instance, so that the client's side is told before the body's writer goes.
         let cut = CutOnDrop(Some(answer.cut.clone()));
-        let bad_request = |error: wasmtime::Error| (Failure::BadRequest, format!("{error:#}"));
-        let request = with_host(request).map(|body| body.map_err(body_error).boxed_unsync());
-        let mut http = instance.store.data_mut().http();
-        let request = http.new_incoming_request(Scheme::Http, request).map_err(bad_request)?;
-        let out = http
-            .new_response_outparam_from_callback(move |guest: GuestAnswer| {
-                answer.send(match guest {
-                    Ok(response) => Ok(response.map(|body| body.map_err(anyhow::Error::from).boxed_unsync())),
-                    Err(_) => Err(Failure::Guest),
-                });
-            })
-            .map_err(bad_request)?;
-        let handler = instance.proxy.wasi_http_incoming_handler();
-        let called = handler.call_handle(&mut instance.store, request, out).await;
+        let called = guest::call(&instance.proxy, &mut instance.store, request, answer).await;
         instance.outputs.drain().await;
         match called {
             Ok(()) => {
@@ -257,7 +240,8 @@ impl Shared {
                 }
                 Ok(())
             }
-            Err(error) => {
+            Err(Fault::Request(error)) => Err((Failure::BadRequest, format!("{error:#}"))),
+            Err(Fault::Guest(error)) => {
                 let exit = Exit::of_error(&error);
                 if error.downcast_ref::<OutOfMemory>().is_some() {
                     self.end(exit.clone());
@@ -344,13 +328,6 @@ async fn reap(server: Weak<Shared>) {
             }
         }
     }
-}
-
-fn with_host(mut request: Request<HttpBody>) -> Request<HttpBody> {
-    if request.uri().authority().is_none() && !request.headers().contains_key(header::HOST) {
-        request.headers_mut().insert(header::HOST, HeaderValue::from_static("localhost"));
-    }
-    request
 }
 
 /// A place in the queue.

@@ -1,8 +1,14 @@
 //! Byte pipes between two ends in this process.
 
+use std::io::{Error, ErrorKind, Result};
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll, Waker};
 
+use bytes::{Buf as _, BytesMut};
+use parking_lot::Mutex;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
@@ -12,14 +18,15 @@ use crate::network::{ByteStream, HttpHandler, NetError};
 
 /// Bytes that wait in each direction of a connection before its writer must wait.
 pub const PIPE_BYTES: usize = 64 << 10;
+
 /// Puts a new connection into a listener's backlog and returns the connecting side's end.
 pub(super) fn offer(
     queue: &mpsc::Sender<Accepted>,
     local: SocketAddr,
     peer: SocketAddr,
-) -> Result<ByteStream, NetError> {
+) -> std::result::Result<ByteStream, NetError> {
     let slot = queue.try_reserve().map_err(|_| NetError::ConnectionRefused)?;
-    let (near, far) = tokio::io::duplex(PIPE_BYTES);
+    let (near, far) = connection();
     slot.send(Accepted { stream: Box::new(far), local, peer });
     Ok(Box::new(near))
 }
@@ -34,4 +41,175 @@ pub fn http(handler: Arc<dyn HttpHandler>, closed: CancellationToken) -> ByteStr
         }
     });
     Box::new(near)
+}
+
+/// Both ends of a connection that ends as TCP's do: an end that is dropped with bytes it did not read resets it, any
+/// other end is a close.
+fn connection() -> (End, End) {
+    let (there, back): (Arc<Mutex<Way>>, Arc<Mutex<Way>>) = Default::default();
+    (End { incoming: back.clone(), outgoing: there.clone() }, End { incoming: there, outgoing: back })
+}
+
+struct End {
+    incoming: Arc<Mutex<Way>>,
+    outgoing: Arc<Mutex<Way>>,
+}
+
+/// One direction.
+#[derive(Default)]
+struct Way {
+    buffer: BytesMut,
+    /// How it ended, if it did.
+    end: Option<Ending>,
+    reader: Option<Waker>,
+    writer: Option<Waker>,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Ending {
+    /// The writer is done; what is in the buffer can still be read.
+    Closed,
+    /// The reader is gone.
+    Unread,
+    /// As closed for the reader and as unread for the writer, but as an error.
+    Reset,
+}
+
+impl Way {
+    fn end(&mut self, how: Ending) {
+        if self.end != Some(Ending::Reset) {
+            self.end = Some(how);
+        }
+        for waker in [self.reader.take(), self.writer.take()].into_iter().flatten() {
+            waker.wake();
+        }
+    }
+}
+
+impl AsyncRead for End {
+    fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, space: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        let mut way = self.incoming.lock();
+        let size = way.buffer.len().min(space.remaining());
+        if size > 0 {
+            space.put_slice(way.buffer.get(..size).unwrap_or_default());
+            way.buffer.advance(size);
+            if let Some(writer) = way.writer.take() {
+                writer.wake();
+            }
+            return Poll::Ready(Ok(()));
+        }
+        match way.end {
+            Some(Ending::Reset) => Poll::Ready(Err(ErrorKind::ConnectionReset.into())),
+            Some(_) => Poll::Ready(Ok(())),
+            None if space.remaining() == 0 => Poll::Ready(Ok(())),
+            None => {
+                way.reader = Some(cx.waker().clone());
+                Poll::Pending
+            }
+        }
+    }
+}
+
+impl AsyncWrite for End {
+    fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, data: &[u8]) -> Poll<Result<usize>> {
+        let mut way = self.outgoing.lock();
+        match way.end {
+            Some(Ending::Reset) => return Poll::Ready(Err(ErrorKind::ConnectionReset.into())),
+            Some(_) => return Poll::Ready(Err(Error::from(ErrorKind::BrokenPipe))),
+            None => {}
+        }
+        let size = data.len().min(PIPE_BYTES.saturating_sub(way.buffer.len()));
+        if size == 0 && !data.is_empty() {
+            way.writer = Some(cx.waker().clone());
+            return Poll::Pending;
+        }
+        way.buffer.extend_from_slice(data.get(..size).unwrap_or_default());
+        if let Some(reader) = way.reader.take() {
+            reader.wake();
+        }
+        Poll::Ready(Ok(size))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        let mut way = self.outgoing.lock();
+        if way.end.is_none() {
+            way.end(Ending::Closed);
+        }
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let mut incoming = self.incoming.lock();
+        let reset = !incoming.buffer.is_empty();
+        incoming.buffer = BytesMut::new();
+        incoming.end(if reset { Ending::Reset } else { Ending::Unread });
+        drop(incoming);
+        let mut outgoing = self.outgoing.lock();
+        match outgoing.end {
+            // The other end is gone as well.
+            Some(Ending::Unread | Ending::Reset) => outgoing.buffer = BytesMut::new(),
+            _ => outgoing.end(if reset { Ending::Reset } else { Ending::Closed }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn ends_as_tcp_does() {
+        // Everything read: a close.
+        let (mut one, mut two) = connection();
+        one.write_all(b"hello").await.unwrap();
+        assert_eq!(two.read(&mut [0; 10]).await.unwrap(), 5);
+        two.write_all(b"bye").await.unwrap();
+        drop(two);
+        let mut text = String::new();
+        one.read_to_string(&mut text).await.unwrap();
+        assert_eq!(text, "bye");
+        assert_eq!(one.write(b"x").await.unwrap_err().kind(), ErrorKind::BrokenPipe);
+
+        // Something unread: a reset, once what was sent before it is read.
+        let (mut one, mut two) = connection();
+        one.write_all(b"hello").await.unwrap();
+        two.write_all(b"bye").await.unwrap();
+        drop(two);
+        assert_eq!(one.read(&mut [0; 10]).await.unwrap(), 3);
+        assert_eq!(one.read(&mut [0; 10]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(one.write(b"x").await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+
+        // Half-closed: the other direction goes on.
+        let (mut one, mut two) = connection();
+        one.shutdown().await.unwrap();
+        assert_eq!(two.read(&mut [0; 10]).await.unwrap(), 0);
+        two.write_all(b"still").await.unwrap();
+        assert_eq!(one.read(&mut [0; 10]).await.unwrap(), 5);
+        assert!(one.write(b"x").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn waiting_ends_are_woken() {
+        let (mut one, mut two) = connection();
+        let data = vec![7; 10 * PIPE_BYTES];
+        let writer = tokio::spawn(async move {
+            one.write_all(&data).await.unwrap();
+            one
+        });
+        let mut got = vec![0; 10 * PIPE_BYTES];
+        two.read_exact(&mut got).await.unwrap();
+        let mut one = writer.await.unwrap();
+        let reader = tokio::spawn(async move { one.read(&mut [0; 1]).await });
+        tokio::task::yield_now().await;
+        drop(two);
+        assert_eq!(reader.await.unwrap().unwrap(), 0);
+    }
 }

@@ -32,12 +32,14 @@ pub struct NetLimits {
     pub datagrams: usize,
     /// Bytes of datagrams waiting in all sockets of the pod; more are dropped.
     pub datagram_bytes: usize,
+    /// Name lookups under way at once; more fail as a resolver's passing failure.
+    pub lookups: usize,
 }
 
 impl Default for NetLimits {
-    /// 1,024 sockets, a backlog of 128, 256 datagrams a socket, 1 MiB of datagrams.
+    /// 1,024 sockets, a backlog of 128, 256 datagrams a socket, 1 MiB of datagrams, 256 lookups.
     fn default() -> Self {
-        Self { sockets: 1024, backlog: 128, datagrams: 256, datagram_bytes: 1 << 20 }
+        Self { sockets: 1024, backlog: 128, datagrams: 256, datagram_bytes: 1 << 20, lookups: 256 }
     }
 }
 
@@ -59,6 +61,7 @@ pub struct PodNet {
     hosts: Mutex<HashMap<String, Vec<IpAddr>>>,
     sockets: AtomicUsize,
     datagram_bytes: Arc<Semaphore>,
+    lookups: Semaphore,
     is_closed: AtomicBool,
     closed: CancellationToken,
 }
@@ -81,6 +84,7 @@ impl PodNet {
             hosts: Mutex::default(),
             sockets: AtomicUsize::new(0),
             datagram_bytes: Arc::new(Semaphore::new(limits.datagram_bytes)),
+            lookups: Semaphore::new(limits.lookups),
             is_closed: AtomicBool::new(false),
             closed: CancellationToken::new(),
         })
@@ -229,7 +233,10 @@ impl PodNet {
         self.check_open()?;
         let ips = match self.resolve_locally(name)? {
             Some(ips) => ips,
-            None => self.uplink.resolve(name).await?,
+            None => {
+                let _place = self.lookups.try_acquire().map_err(|_| NetError::TemporaryResolverFailure)?;
+                self.uplink.resolve(name).await?
+            }
         };
         if ips.is_empty() {
             return Err(NetError::NameUnresolvable);
@@ -257,6 +264,17 @@ impl PodNet {
         let fits = |used: usize| (used < self.limits.sockets).then_some(used + 1);
         let taken = self.sockets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
         taken.map(|_| SocketPermit(pod)).map_err(|_| NetError::LimitReached("sockets of the pod"))
+    }
+
+    /// Addresses and ports that are bound now.
+    pub fn ports_held(&self) -> usize {
+        let tables = self.tables.lock();
+        tables.tcp.len() + tables.udp.len()
+    }
+
+    /// Name lookups that wait for the uplink now.
+    pub fn lookups_under_way(&self) -> usize {
+        self.limits.lookups.saturating_sub(self.lookups.available_permits())
     }
 
     /// Sockets that guests hold now.

@@ -69,6 +69,11 @@ impl<T> Ports<T> {
         exact.or_else(any).map(|(_, entry)| entry)
     }
 
+    /// How many entries are held.
+    pub(super) fn len(&self) -> usize {
+        self.entries.values().map(Vec::len).sum()
+    }
+
     pub(super) fn clear(&mut self) {
         self.entries.clear();
     }

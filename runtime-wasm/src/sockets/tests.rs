@@ -249,3 +249,40 @@ async fn sockets_are_counted() {
     drop(first);
     assert!(pod.socket_permit().is_ok());
 }
+
+/// Never answers.
+struct Silent;
+
+#[async_trait]
+impl Uplink for Silent {
+    async fn connect(&self, _: SocketAddr, _: SocketAddr) -> Result<Endpoint, NetError> {
+        std::future::pending().await
+    }
+
+    async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, NetError> {
+        std::future::pending().await
+    }
+
+    async fn send_datagram(&self, _: SocketAddr, _: SocketAddr, _: Bytes) -> Result<(), NetError> {
+        std::future::pending().await
+    }
+}
+
+#[tokio::test]
+async fn lookups_under_way_are_bounded() {
+    let limits = NetLimits { lookups: 2, ..NetLimits::default() };
+    let pod = PodNet::new(vec![addr("10.64.0.1:0").ip()], Arc::new(Silent), limits);
+    let ask = |name: &'static str| {
+        let pod = pod.clone();
+        Box::pin(async move { pod.resolve(name).await })
+    };
+    let mut waiting = [ask("a.example"), ask("b.example")];
+    for lookup in &mut waiting {
+        assert!(futures::poll!(lookup).is_pending());
+    }
+    assert_eq!(pod.lookups_under_way(), 2);
+    assert_eq!(ask("c.example").await, Err(NetError::TemporaryResolverFailure));
+    assert!(ask("localhost").await.is_ok(), "what needs nobody else is not counted");
+    drop(waiting);
+    assert_eq!(pod.lookups_under_way(), 0);
+}

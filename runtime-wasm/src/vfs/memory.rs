@@ -213,14 +213,14 @@ impl Node for MemoryNode {
         }
     }
 
-    fn stat(&self) -> Stat {
+    fn stat(&self) -> Result<Stat> {
         let size = match &self.body {
             Body::File(data) => data.read().len(),
             Body::Directory(dir, _) => dir.read().entries.len() as u64,
             Body::Symlink(target) => target.len() as u64,
         };
         let times = *self.times.lock();
-        Stat {
+        Ok(Stat {
             kind: self.kind(),
             size,
             links: self.links.load(Ordering::Relaxed),
@@ -228,7 +228,7 @@ impl Node for MemoryNode {
             accessed: times.accessed,
             modified: times.modified,
             changed: times.changed,
-        }
+        })
     }
 
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes> {

@@ -1,8 +1,10 @@
 //! The virtual filesystem: one in-memory tree per pod ([`Vfs`]), and each container's view of it ([`Mounts`]).
 //!
-//! Nothing here makes a system call or blocks. Everything a guest can make grow is charged to the tree's limits.
+//! Nothing in memory makes a system call or blocks; only a mounted directory of the machine ([`HostDir`]) does. Everything
+//! a guest can make grow is charged to the tree's limits.
 
 mod file;
+mod host;
 mod memory;
 mod mounts;
 mod node;
@@ -16,6 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use host::{HostDir, MAX_OPEN as MAX_OPEN_HOST_FILES};
 pub use mounts::{Location, Mount, Mounts, Source};
 pub use node::{Entry, MAX_LINKS, MAX_NAME, MAX_PATH, New, Node, NodeId, NodeKind, Result, Stat, VfsError};
 pub use quota::VfsLimits;

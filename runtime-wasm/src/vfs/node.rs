@@ -64,6 +64,15 @@ pub enum VfsError {
     /// Too many hard links to one file.
     #[error("too many links")]
     TooManyLinks,
+    /// The machine's owner of the file does not allow it.
+    #[error("permission denied")]
+    Access,
+    /// The machine's file system failed.
+    #[error("input/output error")]
+    Io,
+    /// More open files of a host directory than [`super::MAX_OPEN_HOST_FILES`], or than the machine has memory for.
+    #[error("too many open files")]
+    TooManyOpen,
     /// Not supported by this tree.
     #[error("not supported")]
     Unsupported,
@@ -131,7 +140,7 @@ pub enum New<'a> {
     Symlink(&'a str),
 }
 
-/// A file, directory or symbolic link of some tree. No call blocks. Names are single components, checked by the caller.
+/// A file, directory or symbolic link of some tree. Only a host directory's calls wait, for its disk. Names are single components, checked by the caller.
 /// A tree that only reads need not implement the changing calls.
 pub trait Node: Any + Send + Sync {
     /// Its identity.
@@ -139,7 +148,11 @@ pub trait Node: Any + Send + Sync {
     /// What it is.
     fn kind(&self) -> NodeKind;
     /// Its metadata.
-    fn stat(&self) -> Stat;
+    fn stat(&self) -> Result<Stat>;
+    /// Makes what was written outlive a crash of the machine, where there is more to it than memory.
+    fn sync(&self) -> Result<()> {
+        Ok(())
+    }
 
     /// Reads up to `len` bytes; fewer only at the end of the file.
     fn read_at(&self, offset: u64, len: usize) -> Result<Bytes>;

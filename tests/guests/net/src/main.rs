@@ -2,6 +2,8 @@
 //! non-blocking calls, time-outs, port conflicts, UDP, denied addresses. Prints "ok", or panics where it differs from
 //! what a kernel would do.
 
+mod bsd;
+
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
@@ -15,6 +17,8 @@ fn main() {
     binding();
     denied();
     closing();
+    reset();
+    bsd::exercise();
     println!("ok");
 }
 
@@ -96,6 +100,14 @@ fn datagrams(host: &str) {
     two.send(b"back").unwrap();
     assert_eq!(one.recv_from(&mut buffer).unwrap(), (4, to_two));
     assert_eq!(&buffer[..4], b"back");
+    // What does not fit into the buffer is gone; an empty datagram is one.
+    one.send_to(b"longer than the buffer", to_two).unwrap();
+    one.send_to(b"", to_two).unwrap();
+    one.send_to(b"next", to_two).unwrap();
+    let mut small = [0; 6];
+    assert_eq!((two.recv(&mut small).unwrap(), &small), (6, b"longer"));
+    assert_eq!(two.recv(&mut small).unwrap(), 0);
+    assert_eq!(two.recv(&mut small).unwrap(), 4);
     // A connected socket hears its peer only.
     let stranger = UdpSocket::bind(format!("{host}:0")).unwrap();
     stranger.send_to(b"psst", to_two).unwrap();
@@ -128,4 +140,14 @@ fn closing() {
         failed |= client.write_all(&[0; 10_000]).is_err();
     }
     assert!(failed, "nobody reads this");
+}
+
+/// Who closes without having read what was sent resets the connection.
+fn reset() {
+    let (mut client, server) = pair("127.0.0.1");
+    client.write_all(b"never read").unwrap();
+    drop(server);
+    // The standard library has no kind for it.
+    assert!(client.read(&mut [0; 10]).is_err(), "an error, not the end");
+    assert!(client.write(b"x").is_err());
 }

@@ -1,5 +1,5 @@
 //! An HTTP handler for tests: `/hello`, `/headers`, `/echo`, `/count`, `/big?BYTES`, `/spin`, `/trap`, `/grow`,
-//! `/silent`, `/break`, `/fetch?URL`.
+//! `/silent`, `/flood`, `/break`, `/fetch?URL`.
 
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -47,6 +47,12 @@ impl Guest for Web {
                 }
             }
             "/silent" => {}
+            "/flood" => {
+                let (body, stream) = start(out, 200);
+                while stream.blocking_write_and_flush(&[b'x'; CHUNK]).is_ok() {}
+                drop(stream);
+                let _ = OutgoingBody::finish(body, None);
+            }
             "/break" => {
                 let (body, stream) = start(out, 200);
                 stream.blocking_write_and_flush(b"half").expect("write");
