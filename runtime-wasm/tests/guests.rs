@@ -401,11 +401,3 @@ async fn further_processes_in_a_container() {
     let refused = pod.sandbox.exec(&main.container, late).err().unwrap();
     assert!(refused.to_string().contains("container not running"), "{refused}");
 }
-
-#[tokio::test]
-async fn tokio_works_unmodified() {
-    let pod = Pod::new();
-    let (exit, out, err) = pod.run("async", &[]).await;
-    assert_eq!((exit.code, out.as_str()), (0, "ok\n"), "{err}");
-    assert_eq!((pod.net.socket_count(), pod.net.ports_held()), (0, 0));
-}
