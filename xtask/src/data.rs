@@ -13,7 +13,7 @@ use flate2::Compression;
 use flate2::write::GzEncoder;
 use serde_json::{Map, Value, json};
 
-use crate::cmd;
+use crate::{aggregator, cmd};
 
 /// The Python package with the OpenAPI definitions, and the release whose definitions are taken.
 const PACKAGE: &str = "kubernetes-validate==1.37.0";
@@ -57,6 +57,8 @@ pub fn generate(root: &Path) -> Result<()> {
     let script = root.join("xtask/apt-unpack.sh");
     cmd::run(Command::new("bash").arg(script).arg(&debian).arg(SUITE).args(GO_PACKAGES))?;
     let go = debian.join("root/usr/share/gocode/src");
+    let mut facts = BTreeMap::new();
+    aggregator::add(&go, &mut facts)?;
     let protos = protos(&go, &definitions)?;
     let mut compiler = protox::Compiler::new([&go])?;
     compiler.include_imports(true).include_source_info(false);
@@ -64,7 +66,6 @@ pub fn generate(root: &Path) -> Result<()> {
     write(&data.join("descriptors.pb.gz"), &compiler.encode_file_descriptor_set())?;
 
     cmd::step("JSON facts of the Go types");
-    let mut facts = BTreeMap::new();
     for file in compiler.files() {
         if let Some(dir) = file.name().strip_suffix("/generated.proto") {
             go_facts(&go.join(dir), &dir.replace('/', ".").replace('-', "_"), &mut facts)?;

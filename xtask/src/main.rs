@@ -1,6 +1,7 @@
 //! Project tasks. `cargo xtask demo` and `cargo xtask test` are all that a newcomer needs: they fetch the tools that
 //! are missing, build the guests and the binary, and run.
 
+mod aggregator;
 mod bench;
 mod cmd;
 mod data;

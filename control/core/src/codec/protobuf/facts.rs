@@ -43,7 +43,10 @@ static NONE: Fact = Fact { name: None, pointer: false, keep: false, omit_zero: f
 /// message.
 pub(crate) fn fact(message: &str, field: &str) -> Option<&'static Fact> {
     let known = message.strip_prefix("k8s.io.")?;
-    if !["api.", "apimachinery.", "apiextensions_apiserver."].iter().any(|from| known.starts_with(from)) {
+    if !["api.", "apimachinery.", "apiextensions_apiserver.", "kube_aggregator."]
+        .iter()
+        .any(|from| known.starts_with(from))
+    {
         return None;
     }
     Some(named(message, field, 0).unwrap_or(&NONE))
