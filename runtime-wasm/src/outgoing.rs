@@ -8,7 +8,7 @@ use http_body_util::BodyExt;
 use hyper_util::rt::TokioIo;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::http::AbortOnDrop;
+use crate::http::{AbortOnDrop, Lingering};
 use crate::network::{ByteStream, Endpoint, NetError};
 use crate::sockets::PodNet;
 
@@ -40,6 +40,7 @@ impl WasiHttpHooks for OutgoingHttp {
 }
 
 async fn send(net: &PodNet, request: http::Request<WasiBody>, options: RequestOptions) -> Sent {
+    let request = request.map(|body| WasiBody::new(Lingering::new(body)));
     let (host, port) = target(request.uri())?;
     let connecting = connect(net, &host, port);
     let endpoint = tokio::time::timeout(options.connect_timeout.unwrap_or(CONNECT_TIMEOUT), connecting)

@@ -2,6 +2,7 @@
 
 mod answer;
 mod guest;
+mod lingering;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -22,6 +23,7 @@ use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
 
 use answer::{Answer, CutOnDrop, Failure, Listened};
 use guest::Fault;
+pub(crate) use lingering::Lingering;
 
 use crate::ctx::GuestCtx;
 use crate::fair::CpuAccount;
