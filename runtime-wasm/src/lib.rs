@@ -2,8 +2,10 @@
 //! Knows wasm and WASI; knows nothing of Kubernetes (invariant 4).
 
 pub mod compile;
+mod container;
 pub mod ctx;
 pub mod engine;
+mod exit;
 pub mod fair;
 pub mod filesystem;
 mod http;
@@ -25,11 +27,13 @@ mod wrap;
 
 pub use crate::http::{HttpLimits, serve_stream};
 pub use compile::LoadError;
+pub use container::{Container, ContainerSpec, ExecSpec};
 pub use engine::{Capacity, Compiler, Runtime, RuntimeConfig, RuntimeError};
+pub use exit::{Exit, ExitReason, KILLED, NODE_FAULT, TRAPPED};
 pub use fair::{CpuAccount, CpuUsage};
 pub use network::{ByteStream, Endpoint, HttpBody, HttpHandler, NetError, Uplink};
 pub use program::{Kind, Program};
-pub use sandbox::{Container, ContainerSpec, ExecSpec, Exit, ExitReason, Sandbox, SandboxSpec, StartError};
+pub use sandbox::{DEFAULT_HTTP_PORT, Sandbox, SandboxSpec, StartError};
 pub use stdio::{InputSource, OutputSink};
 pub use ticker::TICK;
 

@@ -26,11 +26,11 @@ use guest::Fault;
 pub(crate) use lingering::Lingering;
 
 use crate::ctx::GuestCtx;
+use crate::exit::{Ending, Exit};
 use crate::fair::CpuAccount;
 use crate::instance::{Outputs, Template};
 use crate::limits::OutOfMemory;
 use crate::network::{ByteStream, HttpBody, HttpHandler};
-use crate::sandbox::{Ending, Exit};
 
 /// How long after a response was sent, or its client went away, the guest may go on.
 pub const LINGER: Duration = Duration::from_secs(30);
