@@ -218,6 +218,7 @@ mod tests {
         Refs {
             config_maps: [("cm".to_string(), Arc::new(serde_json::from_value(cm).unwrap()))].into(),
             secrets: [("sec".to_string(), Arc::new(serde_json::from_value(secret).unwrap()))].into(),
+            ..Refs::default()
         }
     }
     fn services() -> Vec<Arc<Service>> {

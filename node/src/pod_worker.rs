@@ -356,7 +356,7 @@ impl PodWorker {
         let Some(sandbox) = self.sandbox.clone().filter(|_| spec.volumes.iter().flatten().any(volumes::is_live)) else {
             return;
         };
-        let needed = Needed::by_volumes(&spec);
+        let needed = Needed::by_volumes(&self.pod);
         let source = self.shared.starter.configs.as_ref();
         // What is missing now leaves the files as they were.
         let Ok(found) = refs::fetch(source, &self.key.namespace, &needed, VOLUME_REFRESH / 2).await else { return };

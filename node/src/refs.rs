@@ -1,11 +1,14 @@
-//! The ConfigMaps and Secrets that a pod names: which they are (pure), and fetching them with the node's credentials.
+//! The ConfigMaps, Secrets and claims that a pod names: which they are (pure), and fetching them with the node's
+//! credentials.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use k8s_openapi::api::core::v1::{ConfigMap, Container, PodSpec, Secret};
+use k8s_openapi::api::core::v1::{
+    ConfigMap, Container, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Secret, Volume,
+};
 use kube::Api;
 use parking_lot::Mutex;
 use tokio::time::Instant;
@@ -17,6 +20,18 @@ pub struct Needed {
     pub config_maps: BTreeSet<String>,
     /// Secrets.
     pub secrets: BTreeSet<String>,
+    /// PersistentVolumeClaims.
+    pub claims: BTreeSet<String>,
+}
+
+/// The claim that a volume of a pod stands for, if it does: by name, or an ephemeral one made for this pod.
+pub fn claim_of(pod: &Pod, volume: &Volume) -> Option<String> {
+    let named = volume.persistent_volume_claim.as_ref().map(|c| c.claim_name.clone());
+    let own = volume.ephemeral.as_ref().map(|_| {
+        let pod = pod.metadata.name.as_deref().unwrap_or_default();
+        format!("{pod}-{}", volume.name)
+    });
+    named.or(own)
 }
 
 impl Needed {
@@ -35,8 +50,11 @@ impl Needed {
     }
 
     /// What a pod's volumes name.
-    pub fn by_volumes(spec: &PodSpec) -> Self {
+    pub fn by_volumes(pod: &Pod) -> Self {
+        let empty = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&empty);
         let mut needed = Self::default();
+        needed.claims.extend(spec.volumes.iter().flatten().filter_map(|volume| claim_of(pod, volume)));
         for volume in spec.volumes.iter().flatten() {
             needed.config_maps.extend(volume.config_map.as_ref().map(|r| r.name.clone()));
             needed.secrets.extend(volume.secret.as_ref().and_then(|r| r.secret_name.clone()));
@@ -50,7 +68,7 @@ impl Needed {
 
     /// Whether nothing is needed.
     pub fn is_empty(&self) -> bool {
-        self.config_maps.is_empty() && self.secrets.is_empty()
+        self.config_maps.is_empty() && self.secrets.is_empty() && self.claims.is_empty()
     }
 }
 
@@ -61,6 +79,8 @@ pub struct Refs {
     pub config_maps: BTreeMap<String, Arc<ConfigMap>>,
     /// Secrets by name.
     pub secrets: BTreeMap<String, Arc<Secret>>,
+    /// The volumes bound to claims, by the claims' names.
+    pub claims: BTreeMap<String, Arc<PersistentVolume>>,
 }
 
 /// Reads ConfigMaps and Secrets.
@@ -70,6 +90,8 @@ pub trait ConfigSource: Send + Sync + 'static {
     async fn config_map(&self, ns: &str, name: &str, max_age: Duration) -> Result<Option<Arc<ConfigMap>>, String>;
     /// A Secret no older than `max_age`.
     async fn secret(&self, ns: &str, name: &str, max_age: Duration) -> Result<Option<Arc<Secret>>, String>;
+    /// The volume that a claim is bound to; an error also if it is not bound.
+    async fn claimed(&self, ns: &str, claim: &str) -> Result<Option<Arc<PersistentVolume>>, String>;
 }
 
 /// Fetches all that is needed.
@@ -83,6 +105,11 @@ pub async fn fetch(source: &dyn ConfigSource, ns: &str, needed: &Needed, max_age
     for name in &needed.secrets {
         if let Some(found) = source.secret(ns, name, max_age).await? {
             refs.secrets.insert(name.clone(), found);
+        }
+    }
+    for name in &needed.claims {
+        if let Some(found) = source.claimed(ns, name).await? {
+            refs.claims.insert(name.clone(), found);
         }
     }
     Ok(refs)
@@ -136,5 +163,78 @@ impl ConfigSource for KubeConfigs {
     }
     async fn secret(&self, ns: &str, name: &str, max_age: Duration) -> Result<Option<Arc<Secret>>, String> {
         read(&self.secrets, Api::namespaced(self.client.clone(), ns), ns, name, max_age).await
+    }
+    async fn claimed(&self, ns: &str, claim: &str) -> Result<Option<Arc<PersistentVolume>>, String> {
+        let claims: Api<PersistentVolumeClaim> = Api::namespaced(self.client.clone(), ns);
+        let Some(claim) = claims.get_opt(claim).await.map_err(|e| e.to_string())? else { return Ok(None) };
+        let name = bound_to(&claim)?;
+        let volumes: Api<PersistentVolume> = Api::all(self.client.clone());
+        let volume = volumes.get_opt(name).await.map_err(|e| e.to_string())?;
+        let volume = volume.ok_or_else(|| format!("persistentvolume {name:?} not found"))?;
+        is_claimed_by(&volume, &claim)?;
+        Ok(Some(Arc::new(volume)))
+    }
+}
+
+/// The name of the volume that a claim says it is bound to.
+fn bound_to(claim: &PersistentVolumeClaim) -> Result<&str, String> {
+    let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
+    let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).filter(|v| !v.is_empty());
+    let name = claim.metadata.name.as_deref().unwrap_or_default();
+    match (phase, volume) {
+        (Some("Bound"), Some(volume)) => Ok(volume),
+        (Some("Lost"), _) => Err(format!("persistentvolumeclaim {name:?} has lost its volume")),
+        _ => Err(format!("persistentvolumeclaim {name:?} is not bound yet")),
+    }
+}
+
+/// Checks that the binding is mutual: a claim can name any volume.
+fn is_claimed_by(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Result<(), String> {
+    let reference = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
+    let ours = reference.is_some_and(|r| {
+        r.namespace == claim.metadata.namespace
+            && r.name == claim.metadata.name
+            && r.uid.as_ref().is_none_or(|uid| Some(uid) == claim.metadata.uid.as_ref())
+    });
+    let name = volume.metadata.name.as_deref().unwrap_or_default();
+    if ours { Ok(()) } else { Err(format!("persistentvolume {name:?} is not bound to this claim")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn claims_and_volumes_have_to_agree() {
+        let claim = |phase: &str, volume: &str| -> PersistentVolumeClaim {
+            serde_json::from_value(json!({"metadata": {"name": "data", "namespace": "shop", "uid": "u1"},
+                "spec": {"volumeName": volume}, "status": {"phase": phase}}))
+            .unwrap()
+        };
+        let volume = |reference: serde_json::Value| -> PersistentVolume {
+            serde_json::from_value(json!({"metadata": {"name": "pv"}, "spec": {"claimRef": reference}})).unwrap()
+        };
+        for (phase, name, expected) in [
+            ("Bound", "pv", Ok("pv")),
+            ("Pending", "pv", Err("not bound yet")),
+            ("Bound", "", Err("not bound yet")),
+            ("Lost", "pv", Err("has lost its volume")),
+        ] {
+            match (bound_to(&claim(phase, name)), expected) {
+                (Ok(got), Ok(expected)) => assert_eq!(got, expected),
+                (Err(got), Err(part)) => assert!(got.contains(part), "{got}"),
+                (got, _) => panic!("{phase} {name}: {got:?}"),
+            }
+        }
+        for (reference, agrees) in [
+            (json!({"namespace": "shop", "name": "data", "uid": "u1"}), true),
+            (json!({"namespace": "shop", "name": "data"}), true),
+            (json!({"namespace": "shop", "name": "data", "uid": "u0"}), false),
+            (json!({"namespace": "other", "name": "data", "uid": "u1"}), false),
+            (json!(null), false),
+        ] {
+            assert_eq!(is_claimed_by(&volume(reference.clone()), &claim("Bound", "pv")).is_ok(), agrees, "{reference}");
+        }
     }
 }

@@ -15,7 +15,11 @@ fn a_drain_stops_where_the_budget_ends() {
     // One pod may go. Its successor finds no node, so the others have to stay.
     let drained = cluster.k(&format!("drain {node} --ignore-daemonsets --timeout=15s"));
     assert!(!drained.ok, "{}", drained.out);
-    assert!(drained.err.contains("Cannot evict pod as it would violate the pod's disruption budget"), "{}", drained.err);
+    assert!(
+        drained.err.contains("Cannot evict pod as it would violate the pod's disruption budget"),
+        "{}",
+        drained.err
+    );
     let status = cluster.until("pdb web", "/status", |v| v["currentHealthy"] == 2 && v["disruptionsAllowed"] == 0);
     assert_eq!((&status["desiredHealthy"], &status["expectedPods"]), (&2.into(), &3.into()), "{status}");
     assert_eq!(status["conditions"][0]["reason"], "InsufficientPods", "{status}");

@@ -174,7 +174,7 @@ impl PodWorker {
 async fn make_sandbox(shared: &Shared, key: &PodKey, pod: &Pod, ips: &[IpAddr]) -> Result<Arc<dyn PodSandbox>, String> {
     let pod_spec = pod.spec.clone().unwrap_or_default();
     let source = shared.starter.configs.as_ref();
-    let found = refs::fetch(source, &key.namespace, &Needed::by_volumes(&pod_spec), Duration::ZERO).await?;
+    let found = refs::fetch(source, &key.namespace, &Needed::by_volumes(pod), Duration::ZERO).await?;
     let volumes: BTreeMap<_, _> = volumes::volumes(pod, &found, &shared.starter.place(ips))?;
     let hostname = hostname(key, pod);
     let uplink = shared.fabric.uplink(key, &hostname, ips);

@@ -6,7 +6,7 @@ use crate::refs::ConfigSource;
 use crate::sim::{SimContainer, SimRuntime};
 use async_trait::async_trait;
 use copepod_api::image::Tag;
-use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, Secret};
+use k8s_openapi::api::core::v1::{ConfigMap, ContainerStatus, PersistentVolume, Secret};
 use serde_json::{Value, json};
 use sha2::Digest;
 use tokio::io::AsyncWriteExt;
@@ -84,6 +84,9 @@ impl ConfigSource for World {
         Ok((!data.is_empty()).then(|| Arc::new(serde_json::from_value(found).unwrap())))
     }
     async fn secret(&self, _ns: &str, _name: &str, _age: Duration) -> Result<Option<Arc<Secret>>, String> {
+        Ok(None)
+    }
+    async fn claimed(&self, _ns: &str, _claim: &str) -> Result<Option<Arc<PersistentVolume>>, String> {
         Ok(None)
     }
 }

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume as PodVolume};
 
 use crate::fields::Place;
-use crate::refs::Refs;
+use crate::refs::{Refs, claim_of};
 use crate::runtime::{FileSet, HostKind, Mount, Volume};
 
 /// Most bytes the files of one configMap, secret, downwardAPI or projected volume may hold together.
@@ -26,6 +26,8 @@ pub fn volumes(pod: &Pod, refs: &Refs, place: &Place) -> Result<BTreeMap<String,
             Volume::Empty { size_limit: limit.map(|q| q.as_bytes()).filter(|b| *b > 0) }
         } else if let Some(h) = &v.host_path {
             Volume::Host { path: h.path.clone().into(), kind: host_kind(h.type_.as_deref()).map_err(fail)? }
+        } else if let Some(claim) = claim_of(pod, v) {
+            claimed(refs, &claim).map_err(fail)?
         } else {
             Volume::Files(files_of(pod, v, refs, place).map_err(fail)?)
         };
@@ -42,6 +44,23 @@ fn host_kind(kind: Option<&str>) -> Result<HostKind, String> {
         "File" => Ok(HostKind::File),
         "FileOrCreate" => Ok(HostKind::FileOrCreate),
         other => Err(format!("hostPath type {other:?} is not supported by this node: guests can open files only")),
+    }
+}
+
+/// What the volume bound to a claim is on this machine.
+fn claimed(refs: &Refs, claim: &str) -> Result<Volume, String> {
+    let volume = refs.claims.get(claim).ok_or_else(|| format!("persistentvolumeclaim {claim:?} not found"))?;
+    let spec = volume.spec.clone().unwrap_or_default();
+    let name = volume.metadata.name.as_deref().unwrap_or_default();
+    if spec.volume_mode.as_deref() == Some("Block") {
+        return Err(format!("persistentvolume {name:?} is a block device: guests can open files only"));
+    }
+    match (spec.local, spec.host_path) {
+        (Some(local), _) => Ok(Volume::Host { path: local.path.into(), kind: HostKind::Directory }),
+        (None, Some(host)) => Ok(Volume::Host { path: host.path.into(), kind: host_kind(host.type_.as_deref())? }),
+        (None, None) => {
+            Err(format!("persistentvolume {name:?} is of a kind that this node does not mount: use local or hostPath"))
+        }
     }
 }
 
@@ -69,7 +88,7 @@ fn files_of(pod: &Pod, v: &PodVolume, refs: &Refs, place: &Place) -> Result<File
         }
     } else {
         return Err("this kind of volume is not supported by this node: use emptyDir, hostPath, configMap, \
-                    secret, downwardAPI or projected"
+                    secret, downwardAPI, projected or persistentVolumeClaim"
             .into());
     }
     let bytes: usize = out.values().map(|f| f.data.len()).sum();
@@ -99,7 +118,8 @@ pub fn mounts(spec: &PodSpec, container: &Container, env: &[(String, String)]) -
         if sub_path.split('/').any(|part| part == "..") || sub_path.starts_with('/') {
             return Err(format!("subPath {sub_path:?} of volumeMount {:?} must stay inside the volume", m.name));
         }
-        let read_only = m.read_only.unwrap_or(false) || is_live(volume);
+        let claim_is_read_only = volume.persistent_volume_claim.as_ref().and_then(|c| c.read_only).unwrap_or(false);
+        let read_only = m.read_only.unwrap_or(false) || is_live(volume) || claim_is_read_only;
         out.push(Mount { volume: m.name.clone(), path: m.mount_path.clone(), sub_path, read_only });
     }
     Ok(out)
@@ -124,6 +144,17 @@ mod tests {
         let refs = Refs {
             config_maps: [("cm".to_string(), Arc::new(serde_json::from_value(cm).unwrap()))].into(),
             secrets: [("sec".to_string(), Arc::new(serde_json::from_value(secret).unwrap()))].into(),
+            claims: [
+                ("data", json!({"local": {"path": "/mnt/disk"}})),
+                ("p-v", json!({"hostPath": {"path": "/srv/x", "type": "DirectoryOrCreate"}})),
+                ("net", json!({"nfs": {"server": "s", "path": "/"}})),
+                ("raw", json!({"local": {"path": "/dev/sda"}, "volumeMode": "Block"})),
+            ]
+            .map(|(claim, spec)| {
+                let volume = json!({"metadata": {"name": "pv"}, "spec": spec});
+                (claim.to_string(), Arc::new(serde_json::from_value(volume).unwrap()))
+            })
+            .into(),
         };
         match volumes(&pod, &refs, &Place::default())?.remove("v").unwrap() {
             Volume::Files(files) => {
@@ -152,6 +183,8 @@ mod tests {
             ),
             (json!({"hostPath": {"path": "/srv", "type": ""}}), vec![file("/srv", "Any", 0)]),
             (json!({"hostPath": {"path": "/srv", "type": "FileOrCreate"}}), vec![file("/srv", "FileOrCreate", 0)]),
+            (json!({"persistentVolumeClaim": {"claimName": "data"}}), vec![file("/mnt/disk", "Directory", 0)]),
+            (json!({"ephemeral": {"volumeClaimTemplate": {"spec": {}}}}), vec![file("/srv/x", "DirectoryOrCreate", 0)]),
             (json!({"configMap": {"name": "no", "optional": true}}), vec![]),
             (json!({"secret": {"secretName": "sec"}}), vec![file("k", "s3cr3t", 0o644)]),
             (
@@ -179,6 +212,12 @@ mod tests {
             ),
             (json!({"configMap": {"name": "cm", "items": [{"key": "a", "path": "../z"}]}}), "must be relative"),
             (json!({"nfs": {"server": "s", "path": "/"}}), "not supported by this node"),
+            (json!({"persistentVolumeClaim": {"claimName": "x"}}), "persistentvolumeclaim \"x\" not found"),
+            (
+                json!({"persistentVolumeClaim": {"claimName": "net"}}),
+                "\"pv\" is of a kind that this node does not mount",
+            ),
+            (json!({"persistentVolumeClaim": {"claimName": "raw"}}), "is a block device"),
             (json!({"hostPath": {"path": "/dev/sda", "type": "BlockDevice"}}), "hostPath type \"BlockDevice\" is not"),
         ];
         for (volume, part) in cases {
@@ -190,9 +229,11 @@ mod tests {
     #[test]
     fn mounts_of_node_filled_volumes_are_read_only() {
         let spec: PodSpec = serde_json::from_value(json!({
-            "volumes": [{"name": "e", "emptyDir": {}}, {"name": "c", "configMap": {"name": "cm"}}],
+            "volumes": [{"name": "e", "emptyDir": {}}, {"name": "c", "configMap": {"name": "cm"}},
+                {"name": "r", "persistentVolumeClaim": {"claimName": "data", "readOnly": true}}],
             "containers": [{"name": "a", "volumeMounts": [
-                {"name": "e", "mountPath": "/data", "subPathExpr": "$(WHO)/x"}, {"name": "c", "mountPath": "/etc/c"}]},
+                {"name": "e", "mountPath": "/data", "subPathExpr": "$(WHO)/x"}, {"name": "c", "mountPath": "/etc/c"},
+                {"name": "r", "mountPath": "/r"}]},
               {"name": "b", "volumeMounts": [{"name": "no", "mountPath": "/x"}]},
               {"name": "c", "volumeMounts": [{"name": "e", "mountPath": "/x", "subPath": "../x"}]}],
         }))
@@ -200,6 +241,7 @@ mod tests {
         let env = [("WHO".to_string(), "me".to_string())];
         let got = mounts(&spec, &spec.containers[0], &env).unwrap();
         assert_eq!((got[0].sub_path.as_str(), got[0].read_only, got[1].read_only), ("me/x", false, true));
+        assert!(got[2].read_only);
         assert!(mounts(&spec, &spec.containers[1], &env).unwrap_err().contains("names no volume"));
         assert!(mounts(&spec, &spec.containers[2], &env).unwrap_err().contains("inside the volume"));
     }
