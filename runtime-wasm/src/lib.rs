@@ -1,6 +1,7 @@
 //! Pod sandboxes in wasmtime: engine, compile cache, limits, virtual filesystem, loopback and sockets, HTTP, stdio.
 //! Knows wasm and WASI; knows nothing of Kubernetes (invariant 4).
 
+pub mod buffers;
 pub mod compile;
 mod container;
 pub mod ctx;

@@ -16,6 +16,8 @@ use crate::sockets::PodNet;
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a guest that says nothing else waits for response headers.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most bytes of a body that a guest hands over in one write: a body has two of them waiting in memory.
+pub const BODY_CHUNK: usize = 16 << 10;
 /// Most addresses of a name that are tried.
 const MAX_ADDRESSES_TRIED: usize = 4;
 
@@ -36,6 +38,14 @@ impl WasiHttpHooks for OutgoingHttp {
     ) -> Box<dyn Future<Output = Sent> + Send> {
         let net = self.net.clone();
         Box::new(async move { send(&net, request, options.unwrap_or_default()).await })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK
     }
 }
 

@@ -8,6 +8,7 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_config::WasiConfigVariables;
 
+use crate::buffers::BUFFER_SHARE;
 use crate::container::{Container, ContainerSpec, ExecSpec};
 use crate::engine::Runtime;
 use crate::exit::{Ending, Exit, StartTimeout};
@@ -72,14 +73,19 @@ impl Sandbox {
         Self::limited(runtime, spec, None)
     }
 
-    /// A sandbox without containers. All of them together, their files and buffers included, may have so many bytes.
+    /// A sandbox without containers. All of them together, their files and buffers included, may have so many bytes;
+    /// the buffers' part ([`crate::buffers`]) is set aside.
     pub fn limited(runtime: &Arc<Runtime>, spec: SandboxSpec, memory_limit: Option<u64>) -> Sandbox {
-        let memory = MemoryBudget::of_pod(memory_limit);
+        let buffers = spec.net.buffers();
+        if let Some(limit) = memory_limit {
+            buffers.lower_to(limit / BUFFER_SHARE);
+        }
+        let memory = MemoryBudget::of_pod(memory_limit.map(|limit| limit.saturating_sub(buffers.limit())));
         spec.vfs.charge_to(&memory);
         Sandbox { runtime: runtime.clone(), spec, memory }
     }
 
-    /// The pod's memory account, for what its containers share.
+    /// The pod's memory account, of its containers and the files that they share.
     pub fn memory(&self) -> &Arc<MemoryBudget> {
         &self.memory
     }

@@ -11,6 +11,7 @@ use http_body_util::{BodyExt, Full};
 use parking_lot::Mutex;
 use tokio::sync::oneshot;
 
+use crate::buffers::Room;
 use crate::network::HttpBody;
 
 /// Why there is no response from the guest, as its client is told.
@@ -80,6 +81,7 @@ pub(super) struct Listened {
     pub(super) body: HttpBody,
     pub(super) cut: Arc<AtomicBool>,
     pub(super) _listener: oneshot::Sender<()>,
+    pub(super) _exchange: Arc<Room>,
 }
 
 impl http_body::Body for Listened {

@@ -25,17 +25,23 @@ use answer::{Answer, CutOnDrop, Failure, Listened};
 use guest::Fault;
 pub(crate) use lingering::Lingering;
 
+use crate::buffers::Room;
 use crate::ctx::GuestCtx;
 use crate::exit::{Ending, Exit};
 use crate::fair::CpuAccount;
 use crate::instance::{Outputs, Template};
 use crate::limits::OutOfMemory;
-use crate::network::{ByteStream, HttpBody, HttpHandler};
+use crate::network::{ByteStream, HttpBody, HttpHandler, NetError};
+use crate::sockets::{EXCHANGE_BYTES, HttpPermit};
 
 /// How long after a response was sent, or its client went away, the guest may go on.
 pub const LINGER: Duration = Duration::from_secs(30);
 /// How long an instance that may serve more requests is kept without any.
 pub const IDLE_INSTANCE: Duration = Duration::from_secs(10);
+/// Most bytes of a request's head, and most bytes that a connection has read or not yet written.
+pub(crate) const MAX_BUFFERED: usize = 32 << 10;
+/// HTTP/2 requests that a connection has in progress at once.
+const MAX_STREAMS: u32 = 100;
 /// How long a connection may take to send a request's headers.
 const HEADER_READ_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -73,8 +79,11 @@ pub async fn serve_stream(handler: Arc<dyn HttpHandler>, stream: ByteStream) -> 
         }
     });
     let mut server = hyper_util::server::conn::auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT);
-    server.http2().timer(TokioTimer::new());
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_READ_TIMEOUT).max_buf_size(MAX_BUFFERED);
+    let http2 = &mut server.http2();
+    http2.timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS).max_header_list_size(MAX_BUFFERED as u32);
+    http2.initial_connection_window_size(MAX_BUFFERED as u32).initial_stream_window_size(MAX_BUFFERED as u32);
+    http2.max_send_buf_size(crate::outgoing::BODY_CHUNK);
     server.serve_connection(TokioIo::new(stream), service).await.map_err(|error| anyhow::anyhow!("{error}"))
 }
 
@@ -150,22 +159,31 @@ impl HttpHandler for HttpServer {
     async fn handle(&self, request: Request<HttpBody>) -> Response<HttpBody> {
         self.0.serve(request).await.unwrap_or_else(Failure::into_response)
     }
+
+    fn admit(&self) -> Result<Option<HttpPermit>, NetError> {
+        self.0.template.net.http_permit().map(Some)
+    }
 }
 
 impl Shared {
     async fn serve(self: &Arc<Self>, request: Request<HttpBody>) -> Result<Response<HttpBody>, Failure> {
+        let buffers = self.template.net.buffers();
+        let full = |_| Failure::Unavailable("pod's buffers are full");
+        let _head = buffers.reserve(head_bytes(&request)).map_err(full)?;
         let permit = self.permit().await?;
+        let exchange = Arc::new(buffers.reserve(EXCHANGE_BYTES).map_err(full)?);
         let (answer, answered) = oneshot::channel();
         // The response's body holds the sender: the task learns from its end that nobody listens any more.
         let (listener, listening) = oneshot::channel::<()>();
         let answer = Answer { sender: Arc::new(Mutex::new(Some(answer))), cut: Arc::default() };
         let cut = answer.cut.clone();
-        let task = self.clone().run(request, answer, listening, permit);
+        let task = self.clone().run(request, answer, listening, (permit, exchange.clone()));
         let task = self.cpu.spawn(task).ok_or(Failure::Unavailable("node is stopping"))?.abort_on_drop();
         match tokio::time::timeout(self.limits.timeout, answered).await {
             Ok(Ok(answer)) => {
                 task.release();
-                Ok(answer?.map(|body| Listened { body, cut, _listener: listener }.boxed_unsync()))
+                let listened = |body| Listened { body, cut, _listener: listener, _exchange: exchange }.boxed_unsync();
+                Ok(answer?.map(listened))
             }
             Ok(Err(_)) if self.cancel.is_cancelled() => Err(Failure::Unavailable("container was stopped")),
             Ok(Err(_)) => Err(Failure::Guest),
@@ -198,7 +216,7 @@ impl Shared {
         request: Request<HttpBody>,
         answer: Answer,
         listening: oneshot::Receiver<()>,
-        _permit: OwnedSemaphorePermit,
+        _held: (OwnedSemaphorePermit, Arc<Room>),
     ) {
         let line = format!("{} {}", request.method(), request.uri().path());
         let call = AssertUnwindSafe(self.call(request, answer.clone())).catch_unwind();
@@ -315,6 +333,15 @@ impl Shared {
     async fn complain(&self, text: &str) {
         self.template.stderr.write(Bytes::from(format!("copepod: {text}\n"))).await;
     }
+}
+
+/// What a request's head takes in memory while it waits, in bytes.
+fn head_bytes<B>(request: &Request<B>) -> u64 {
+    /// Of each header, and of the request itself.
+    const COST: usize = 128;
+    let uri = request.uri().path_and_query().map_or(0, |path| path.as_str().len());
+    let header = |(name, value): (&http::HeaderName, &http::HeaderValue)| name.as_str().len() + value.len() + COST;
+    (request.headers().iter().map(header).sum::<usize>() + uri + COST) as u64
 }
 
 /// Drops idle instances as they grow old, until there are none.

@@ -4,6 +4,7 @@
 //! goes through the pod's [`crate::network::Uplink`]. Every address passes [`policy::decide`] first.
 
 mod bindings;
+mod held;
 mod host;
 mod pipe;
 mod podnet;
@@ -14,6 +15,9 @@ mod tests;
 
 pub use bindings::{Accepted, Datagram, TcpBinding, TcpListener, UdpBinding};
 pub use host::{SocketsCtxView, SocketsView, add_to_linker};
-pub use pipe::{PIPE_BYTES, http as http_pipe};
-pub use podnet::{Connection, MAX_DATAGRAM, NetLimits, PodNet, SocketPermit};
+pub use pipe::{PIPE_BYTES, PIPE_MIN_BYTES, http as http_pipe};
+pub use podnet::{
+    Connection, DATAGRAM_COST, EXCHANGE_BYTES, HTTP_CONNECTION_BYTES, HttpPermit, LOOKUP_RATE, MAX_DATAGRAM, NetLimits,
+    PodNet, SOCKET_BYTES, SocketPermit,
+};
 pub use ports::EPHEMERAL_PORTS;

@@ -12,12 +12,15 @@ use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{InputStream, OutputStream, StreamError, StreamResult};
 
 use super::task::Task;
+use crate::buffers::{Buffers, Room};
 use crate::network::{ByteStream, NetError};
 
 /// Bytes moved by one call at most.
 const MAX_TRANSFER: usize = 64 << 10;
 /// Bytes read ahead while the guest waits for the stream to become ready.
 const READ_AHEAD: usize = 16 << 10;
+/// Bytes read ahead, and taken from the guest at once, when the pod's buffers are full: part of what a socket costs.
+const LEAST: usize = crate::sockets::SOCKET_BYTES as usize / 2;
 
 /// Both directions of a connection, shared by the socket (for shutdown) and its streams.
 #[derive(Clone)]
@@ -28,12 +31,11 @@ pub(super) struct Duplex {
 
 impl Duplex {
     /// `closed` ends writes that outlive the guest's handles.
-    pub(super) fn new(stream: ByteStream, closed: CancellationToken) -> Self {
+    pub(super) fn new(stream: ByteStream, closed: CancellationToken, buffers: Arc<Buffers>) -> Self {
         let (read, write) = tokio::io::split(stream);
-        Self {
-            reader: Arc::new(Mutex::new(Reader { half: Some(read), ahead: Bytes::new() })),
-            writer: Arc::new(Mutex::new(Writer { state: State::Idle(write), closed })),
-        }
+        let reader = Reader { half: Some(read), ahead: Bytes::new(), room: None, buffers: buffers.clone() };
+        let writer = Writer { state: State::Idle(write), closed, permit: None, buffers };
+        Self { reader: Arc::new(Mutex::new(reader)), writer: Arc::new(Mutex::new(writer)) }
     }
 
     pub(super) fn input(&self) -> Input {
@@ -45,7 +47,7 @@ impl Duplex {
     }
 
     pub(super) fn shutdown_receive(&self) {
-        *self.reader.lock() = Reader { half: None, ahead: Bytes::new() };
+        self.reader.lock().shutdown();
     }
 
     pub(super) fn shutdown_send(&self) {
@@ -57,12 +59,19 @@ struct Reader {
     /// `None` after the end or a shutdown.
     half: Option<ReadHalf<ByteStream>>,
     ahead: Bytes,
+    /// What is read ahead beyond the least.
+    room: Option<Room>,
+    buffers: Arc<Buffers>,
 }
 
 impl Reader {
     fn poll_read(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<StreamResult<Bytes>> {
         if !self.ahead.is_empty() {
-            return Poll::Ready(Ok(self.ahead.split_to(size.min(self.ahead.len()))));
+            let data = self.ahead.split_to(size.min(self.ahead.len()));
+            if self.ahead.is_empty() {
+                self.room = None;
+            }
+            return Poll::Ready(Ok(data));
         }
         let Some(half) = &mut self.half else { return Poll::Ready(Err(StreamError::Closed)) };
         let mut space = BytesMut::zeroed(size.min(MAX_TRANSFER));
@@ -86,12 +95,18 @@ impl Reader {
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ahead.is_empty()
-            && let Ok(data) = ready!(self.poll_read(cx, READ_AHEAD))
-        {
-            self.ahead = data;
+        if self.ahead.is_empty() {
+            let room = self.buffers.borrow(READ_AHEAD as u64);
+            let size = if room.is_some() { READ_AHEAD } else { LEAST };
+            if let Ok(data) = ready!(self.poll_read(cx, size)) {
+                (self.ahead, self.room) = (data, room);
+            }
         }
         Poll::Ready(())
+    }
+
+    fn shutdown(&mut self) {
+        (self.half, self.ahead, self.room) = (None, Bytes::new(), None);
     }
 }
 
@@ -122,6 +137,9 @@ type Half = WriteHalf<ByteStream>;
 struct Writer {
     state: State,
     closed: CancellationToken,
+    /// What the guest may write next, beyond the least.
+    permit: Option<Room>,
+    buffers: Arc<Buffers>,
 }
 
 enum State {
@@ -134,10 +152,22 @@ enum State {
 }
 
 impl Writer {
+    /// How much the guest may write next.
+    fn permit(&mut self) -> usize {
+        if self.permit.is_none() {
+            self.permit = self.buffers.borrow(MAX_TRANSFER as u64);
+        }
+        if self.permit.is_some() { MAX_TRANSFER } else { LEAST }
+    }
+
     fn write(&mut self, mut data: Bytes) -> StreamResult<()> {
         if data.is_empty() {
             return Ok(());
         }
+        if data.len() > LEAST && data.len() > self.permit() {
+            return Err(StreamError::trap("write exceeds what check-write allowed"));
+        }
+        let room = self.permit.take();
         let mut half = match std::mem::replace(&mut self.state, State::Closed) {
             State::Idle(half) => half,
             State::Closed => return Err(StreamError::Closed),
@@ -155,6 +185,7 @@ impl Writer {
                 Poll::Pending => {
                     self.state = State::Writing(Task::spawn(async move {
                         half.write_all_buf(&mut data).await?;
+                        drop(room);
                         Ok(half)
                     }));
                     return Ok(());
@@ -242,6 +273,11 @@ impl OutputStream for Output {
         self.0.lock().write(data)
     }
 
+    /// For the calls that write and wait: they take the least, so nothing is held for them in between.
+    async fn write_ready(&mut self) -> StreamResult<usize> {
+        std::future::poll_fn(|cx| self.0.lock().poll_ready(cx)).await.map(|()| LEAST)
+    }
+
     fn flush(&mut self) -> StreamResult<()> {
         match self.0.lock().state {
             State::Closed => Err(StreamError::Closed),
@@ -250,9 +286,10 @@ impl OutputStream for Output {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        match self.0.lock().poll_ready(&mut Context::from_waker(Waker::noop())) {
+        let mut writer = self.0.lock();
+        match writer.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => Ok(0),
-            Poll::Ready(Ok(())) => Ok(MAX_TRANSFER),
+            Poll::Ready(Ok(())) => Ok(writer.permit()),
             Poll::Ready(Err(error)) => Err(error),
         }
     }

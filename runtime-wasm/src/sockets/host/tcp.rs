@@ -216,7 +216,7 @@ impl HostTcpSocket for SocketsCtxView<'_> {
         &mut self,
         this: Resource<TcpSocket>,
     ) -> SocketResult<(Resource<DynInputStream>, Resource<DynOutputStream>)> {
-        let closed = self.net.closed();
+        let (closed, buffers) = (self.net.closed(), self.net.buffers().clone());
         let socket = self.table.get_mut(&this)?;
         let State::Connecting { task, .. } = &mut socket.state else { return Err(ErrorCode::NotInProgress.into()) };
         let result = task.take().ok_or(ErrorCode::WouldBlock)?;
@@ -224,7 +224,7 @@ impl HostTcpSocket for SocketsCtxView<'_> {
             return Err(ErrorCode::NotInProgress.into());
         };
         let (stream, local) = result.flatten()?;
-        let duplex = Duplex::new(stream, closed);
+        let duplex = Duplex::new(stream, closed, buffers);
         socket.state = State::Connected { duplex: duplex.clone(), local, remote, _binding: binding };
         self.push_streams(&this, &duplex)
     }
@@ -261,7 +261,7 @@ impl HostTcpSocket for SocketsCtxView<'_> {
         &mut self,
         socket: Resource<TcpSocket>,
     ) -> SocketResult<(Resource<TcpSocket>, Resource<DynInputStream>, Resource<DynOutputStream>)> {
-        let closed = self.net.closed();
+        let (closed, buffers) = (self.net.closed(), self.net.buffers().clone());
         let listening = self.table.get_mut(&socket)?;
         let (family, options) = (listening.family, listening.options.clone());
         if listening.poll_next(&mut Context::from_waker(Waker::noop())).is_pending() {
@@ -271,7 +271,7 @@ impl HostTcpSocket for SocketsCtxView<'_> {
         // Without a permit the connection stays in the backlog.
         let permit = self.net.socket_permit()?;
         let Accepted { stream, local, peer } = next.take().ok_or(ErrorCode::WouldBlock)??;
-        let duplex = Duplex::new(stream, closed);
+        let duplex = Duplex::new(stream, closed, buffers);
         let state = State::Connected { duplex: duplex.clone(), local, remote: peer, _binding: None };
         let accepted = self.table.push(TcpSocket { family, state, options, _permit: permit })?;
         let (input, output) = self.push_streams(&accepted, &duplex)?;

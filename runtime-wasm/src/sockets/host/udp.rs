@@ -18,7 +18,7 @@ use super::task::Task;
 use super::{Network, SocketFailure, SocketResult, SocketsCtxView, address};
 use crate::network::NetError;
 use crate::sockets::bindings::{Datagram, UdpBinding};
-use crate::sockets::podnet::{MAX_DATAGRAM, SocketPermit};
+use crate::sockets::podnet::{DATAGRAM_COST, MAX_DATAGRAM, SocketPermit};
 
 /// Datagrams received or sent by one call at most.
 const MAX_BATCH: usize = 16;
@@ -305,6 +305,8 @@ impl HostOutgoingDatagramStream for SocketsCtxView<'_> {
             }
         }
         let count = batch.len() as u64;
+        let bytes: usize = batch.iter().map(|(_, data): &(_, Bytes)| data.len().saturating_add(DATAGRAM_COST)).sum();
+        let buffers = net.buffers().clone();
         let local = stream.local;
         let mut sending = Box::pin(async move {
             for (to, data) in batch {
@@ -313,9 +315,15 @@ impl HostOutgoingDatagramStream for SocketsCtxView<'_> {
                 }
             }
         });
-        // Within the pod it is done at once; only what the uplink holds up goes on in the background.
-        if sending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            stream.sending = Some(Task::spawn(sending));
+        // Within the pod it is done at once; only what the uplink holds up goes on in the background, and is dropped if
+        // the pod's buffers have no room for it.
+        if sending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending()
+            && let Some(room) = buffers.borrow(bytes as u64)
+        {
+            stream.sending = Some(Task::spawn(async move {
+                sending.await;
+                drop(room);
+            }));
         }
         Ok(count)
     }
