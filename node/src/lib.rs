@@ -10,6 +10,8 @@ pub mod env;
 pub mod fabric;
 pub mod fields;
 pub mod images;
+#[cfg(test)]
+mod limits_doc;
 pub mod log_reader;
 pub mod logs;
 pub mod node_ports;

@@ -21,6 +21,10 @@ use crate::service_table::{NodePort, Protocol};
 
 /// Connections that all node ports of a node carry at once; more wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 8192;
+/// Most bytes of a request's head, and most bytes that a connection has read or not yet written, of a body each.
+pub const MAX_BUFFERED: usize = 64 << 10;
+/// HTTP/2 requests that a connection has in progress at once.
+pub const MAX_STREAMS: u32 = 100;
 /// How long a client may take to send its request's head.
 pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The first delay before a taken port is tried again; doubles up to [`RETRY_MAX`].
@@ -150,7 +154,9 @@ async fn serve_http(
         }
     });
     let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT).max_buf_size(MAX_BUFFERED);
+    server.http2().max_concurrent_streams(MAX_STREAMS).max_send_buf_size(MAX_BUFFERED);
+    server.http2().initial_stream_window_size(MAX_BUFFERED as u32);
     if let Err(error) = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
         tracing::debug!("connection on a node port: {error}");
     }

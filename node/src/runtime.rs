@@ -173,13 +173,22 @@ pub struct Usage {
     pub memory: u64,
 }
 
+/// What a machine can hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capacity {
+    /// Guest instances at once: one per command container, one per request that an HTTP container serves.
+    pub instances: usize,
+    /// What decides that and, if there could be more, what to raise; for operators.
+    pub why: String,
+}
+
 /// Hosts pods.
 #[async_trait]
 pub trait PodRuntime: Send + Sync + 'static {
     /// Makes a pod's sandbox: network, file tree, no instance.
     async fn sandbox(&self, spec: SandboxSpec) -> Result<Arc<dyn PodSandbox>, RuntimeError>;
-    /// How many pods this machine can hold.
-    fn capacity(&self) -> usize;
+    /// What this machine can hold.
+    fn capacity(&self) -> Capacity;
 }
 
 /// A pod's sandbox.

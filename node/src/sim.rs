@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -15,7 +16,8 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::watch;
 
 use crate::runtime::{
-    ContainerExit, ContainerSpec, FileSet, PodRuntime, PodSandbox, RunningContainer, RuntimeError, SandboxSpec, Usage,
+    Capacity, ContainerExit, ContainerSpec, FileSet, PodRuntime, PodSandbox, RunningContainer, RuntimeError,
+    SandboxSpec, Usage,
 };
 
 /// Hosts scripted pods.
@@ -23,6 +25,8 @@ use crate::runtime::{
 pub struct SimRuntime {
     /// Why starting fails, by digest.
     pub bad_images: Arc<Mutex<HashMap<String, String>>>,
+    /// No more instances fit.
+    pub full: Arc<AtomicBool>,
     /// Sandboxes by pod UID, also stopped ones.
     pub sandboxes: Mutex<HashMap<String, Arc<SimSandbox>>>,
 }
@@ -40,13 +44,14 @@ impl PodRuntime for SimRuntime {
         let sandbox = Arc::new(SimSandbox {
             spec: Mutex::new(Some(spec.clone())),
             bad_images: self.bad_images.clone(),
+            full: self.full.clone(),
             ..SimSandbox::default()
         });
         self.sandboxes.lock().insert(spec.id, sandbox.clone());
         Ok(sandbox)
     }
-    fn capacity(&self) -> usize {
-        110
+    fn capacity(&self) -> Capacity {
+        Capacity { instances: 110, why: "scripted".into() }
     }
 }
 
@@ -67,6 +72,7 @@ pub struct SimSandbox {
     /// It was stopped.
     pub stopped: Mutex<bool>,
     bad_images: Arc<Mutex<HashMap<String, String>>>,
+    full: Arc<AtomicBool>,
     listeners: Mutex<HashMap<u16, Listener>>,
     peer: Mutex<Option<SocketAddr>>,
 }
@@ -119,6 +125,9 @@ impl PodSandbox for SimSandbox {
     async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn RunningContainer>, RuntimeError> {
         if let Some(why) = self.bad_images.lock().get(&spec.digest) {
             return Err(RuntimeError::InvalidImage(why.clone()));
+        }
+        if self.full.load(Ordering::Relaxed) {
+            return Err(RuntimeError::Exhausted("node is at capacity: 110 guest instances are alive".into()));
         }
         (spec.compiling)(Progress::Compiling);
         (spec.compiling)(Progress::Compiled(Duration::from_millis(1500)));

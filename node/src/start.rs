@@ -161,7 +161,8 @@ impl Starter {
                 log.close();
                 let reason = match &error {
                     RuntimeError::InvalidImage(_) => "InvalidImage",
-                    RuntimeError::Failed(_) | RuntimeError::Exhausted(_) => "RunContainerError",
+                    RuntimeError::Exhausted(_) => "OutOfCapacity",
+                    RuntimeError::Failed(_) => "RunContainerError",
                 };
                 let message = match &error {
                     RuntimeError::InvalidImage(why) => format!("image {name:?} cannot run: {why}"),

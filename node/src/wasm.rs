@@ -11,11 +11,11 @@ use bytes::Bytes;
 use copepod_runtime::network::{Endpoint, NetError};
 use copepod_runtime::sockets::{NetLimits, PodNet};
 use copepod_runtime::vfs::{self, Mounts, Snapshot, SnapshotFile, Vfs, VfsLimits};
-use copepod_runtime::{Container, ExitReason, LoadError, OutputSink, Runtime, Sandbox};
+use copepod_runtime::{Container, ExitReason, LoadError, OutputSink, Runtime, Sandbox, StartError};
 
 use crate::runtime::{
-    ContainerExit, ContainerSpec, FileSet, Mount, Output, PodRuntime, PodSandbox, RunningContainer, RuntimeError,
-    SandboxSpec, Stream, Usage, Volume,
+    Capacity, ContainerExit, ContainerSpec, FileSet, Mount, Output, PodRuntime, PodSandbox, RunningContainer,
+    RuntimeError, SandboxSpec, Stream, Usage, Volume,
 };
 
 /// Bytes of memory a container may use that sets no limit, so that every container is bounded.
@@ -45,19 +45,29 @@ impl PodRuntime for WasmRuntime {
         let net = PodNet::new(spec.ips.clone(), spec.uplink, NetLimits::default());
         net.set_host(&spec.hostname, spec.ips);
         let vfs = Vfs::new(VfsLimits::default());
+        let inner = copepod_runtime::SandboxSpec { name: spec.label, hostname: spec.hostname, net: net.clone(), vfs };
+        let sandbox = Sandbox::limited(&self.runtime, inner, Some(spec.memory_limit));
         let mut volumes = BTreeMap::new();
         for (name, volume) in spec.volumes {
             let made = match volume {
                 Volume::Empty { size_limit } => {
                     let default = VfsLimits::default();
                     let bytes = size_limit.unwrap_or(default.bytes);
-                    MadeVolume::Tree(Vfs::new(VfsLimits { bytes, ..default }))
+                    let tree = Vfs::new(VfsLimits { bytes, ..default });
+                    tree.charge_to(sandbox.memory());
+                    MadeVolume::Tree(tree)
                 }
                 Volume::Files(files) => {
                     let limits =
                         VfsLimits { bytes: 2 * crate::volumes::MAX_FILES_BYTES as u64, ..VfsLimits::default() };
-                    let snapshot = Snapshot::new(&snapshot_files(files), limits);
-                    MadeVolume::Files(snapshot.map_err(|e| RuntimeError::Failed(format!("volume {name:?}: {e}")))?)
+                    let snapshot = Snapshot::charged(&snapshot_files(files), limits, sandbox.memory());
+                    let fail = |e| {
+                        format!(
+                            "MountVolume.SetUp failed for volume {name:?} : {e} (the pod's memory limit is {} bytes)",
+                            spec.memory_limit
+                        )
+                    };
+                    MadeVolume::Files(snapshot.map_err(|e| RuntimeError::Failed(fail(e)))?)
                 }
                 Volume::Host { path, kind } => {
                     let hidden = self.hidden.clone();
@@ -72,18 +82,12 @@ impl PodRuntime for WasmRuntime {
             };
             volumes.insert(name, made);
         }
-        let inner = copepod_runtime::SandboxSpec { name: spec.label, hostname: spec.hostname, net: net.clone(), vfs };
-        let sandbox = Sandbox::limited(&self.runtime, inner, Some(spec.memory_limit));
-        for volume in volumes.values() {
-            if let MadeVolume::Tree(tree) = volume {
-                tree.charge_to(sandbox.memory());
-            }
-        }
         Ok(Arc::new(WasmSandbox { runtime: self.runtime.clone(), sandbox, net, volumes }))
     }
 
-    fn capacity(&self) -> usize {
-        self.runtime.capacity().instances as usize
+    fn capacity(&self) -> Capacity {
+        let capacity = self.runtime.capacity();
+        Capacity { instances: capacity.instances as usize, why: capacity.why.clone() }
     }
 }
 
@@ -144,7 +148,10 @@ impl PodSandbox for WasmSandbox {
         inner.http_port = spec.ports.first().copied();
         inner.stdout = Arc::new(Sink { stream: Stream::Stdout, output: spec.output.clone() });
         inner.stderr = Arc::new(Sink { stream: Stream::Stderr, output: spec.output });
-        let container = self.sandbox.start(inner).map_err(|e| RuntimeError::Failed(e.to_string()))?;
+        let container = self.sandbox.start(inner).map_err(|error| match error {
+            StartError::AtCapacity(_) => RuntimeError::Exhausted(error.to_string()),
+            other => RuntimeError::Failed(other.to_string()),
+        })?;
         Ok(Arc::new(WasmContainer { container: Arc::new(container) }))
     }
 

@@ -50,9 +50,14 @@ impl GuestCtx {
         self.start_ticks_left = None;
     }
 
-    /// Called at the end of each tick in which the guest ran: what is counted rather than charged as it grows.
+    /// Called when the guest comes to run, and at each tick in which it runs: what is counted rather than charged as
+    /// it grows.
+    pub(crate) fn charge_handles(&mut self) -> wasmtime::Result<()> {
+        self.limiter.handles(self.table.iter_mut().map(|entry| crate::handles::bytes_of(entry)).sum())
+    }
+
+    /// Called at the end of each turn of the guest's.
     pub(crate) fn at_tick(&mut self) -> wasmtime::Result<()> {
-        self.limiter.handles(self.table.iter_mut().count())?;
         if let Some(left) = &mut self.start_ticks_left {
             *left = left.checked_sub(1).ok_or(StartBudget)?;
         }

@@ -10,6 +10,7 @@ use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::WasiHttpCtx;
 
 use crate::ctx::GuestCtx;
+use crate::engine::Instances;
 use crate::limits::{Limiter, MemoryBudget};
 use crate::outgoing::OutgoingHttp;
 use crate::sockets::PodNet;
@@ -44,6 +45,8 @@ pub(crate) struct Template {
     pub(crate) start_ticks: u32,
     pub(crate) net: Arc<PodNet>,
     pub(crate) files: Arc<Mounts>,
+    /// The node's instances, of which each of the container's is one.
+    pub(crate) instances: Arc<Instances>,
 }
 
 /// An instance's output streams, which outlive its store.
@@ -63,6 +66,13 @@ impl Outputs {
 }
 
 impl Template {
+    /// Charges a new instance, before it is instantiated.
+    pub(crate) fn charge(&self, store: &mut Store<GuestCtx>) -> wasmtime::Result<()> {
+        let env = self.env.iter().map(|(name, value)| name.len() + value.len());
+        let given: usize = self.args.iter().map(String::len).chain(env).sum();
+        store.data_mut().limiter.begin(given as u64)
+    }
+
     /// A store for one instance, limited and interruptible.
     pub(crate) fn store(&self) -> (Store<GuestCtx>, Outputs) {
         let output = |sink: &Arc<dyn OutputSink>| Output::new(sink.clone(), self.tty);
@@ -79,6 +89,8 @@ impl Template {
         if let Some(stdin) = &self.stdin {
             wasi.stdin(stdin.clone());
         }
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(crate::handles::MAX_FIELDS_BYTES);
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         let ctx = GuestCtx {
@@ -86,7 +98,7 @@ impl Template {
             wasi: wasi.build(),
             config: self.config.clone(),
             stderr: outputs.stderr.clone(),
-            http: WasiHttpCtx::new(),
+            http,
             outgoing: OutgoingHttp { net: self.net.clone() },
             limiter: Limiter::new(self.budget.clone()),
             start_ticks_left: Some(self.start_ticks),
@@ -99,6 +111,7 @@ impl Template {
         store.set_max_component_handles(MAX_HANDLES);
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
+            store.data_mut().charge_handles()?;
             if !crate::fair::used_its_turn() {
                 return Ok(UpdateDeadline::Continue(1));
             }

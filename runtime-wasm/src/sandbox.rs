@@ -10,7 +10,7 @@ use wasmtime_wasi_config::WasiConfigVariables;
 
 use crate::buffers::BUFFER_SHARE;
 use crate::container::{Container, ContainerSpec, ExecSpec};
-use crate::engine::Runtime;
+use crate::engine::{AtCapacity, Place, Runtime};
 use crate::exit::{Ending, Exit, StartTimeout};
 use crate::fair::{CpuAccount, weight_of};
 use crate::http::HttpServer;
@@ -56,6 +56,9 @@ pub enum StartError {
         /// The pod's network's reason.
         source: NetError,
     },
+    /// The node has no place for another instance.
+    #[error(transparent)]
+    AtCapacity(#[from] AtCapacity),
     /// The node is going down.
     #[error("node is stopping")]
     Stopping,
@@ -121,6 +124,7 @@ impl Sandbox {
             start_ticks: u32::try_from(config.start_cpu.as_nanos() / TICK.as_nanos()).unwrap_or(u32::MAX),
             net: self.spec.net.clone(),
             files: spec.files.unwrap_or_else(|| Arc::new(Mounts::new(self.spec.vfs.root()))),
+            instances: self.runtime.instances.clone(),
         };
         let mut container = Container {
             name: spec.name,
@@ -148,7 +152,8 @@ impl Sandbox {
             Pre::Command(_) | Pre::CommandP3(_) => {
                 let stdin = spec.stdin.map(|source| Input::new(source, spec.tty));
                 let template = Template { stdin, ..template };
-                self.run(spec.program.clone(), template, &cpu, cancel, ending)
+                let place = template.instances.admit()?;
+                self.run(spec.program.clone(), template, place, &cpu, cancel, ending)
             }
             Pre::Http(pre) => {
                 let port = spec.http_port.unwrap_or(DEFAULT_HTTP_PORT);
@@ -210,7 +215,8 @@ impl Sandbox {
             cpu: container.cpu.clone(),
             is_whole_account: false,
         };
-        let task = self.run(program, template, &process.cpu, process.cancel.clone(), ending);
+        let place = template.instances.admit()?;
+        let task = self.run(program, template, place, &process.cpu, process.cancel.clone(), ending);
         task.map(|()| process).ok_or(StartError::Stopping)
     }
 
@@ -219,11 +225,13 @@ impl Sandbox {
         &self,
         program: Arc<Program>,
         template: Template,
+        place: Place,
         cpu: &Arc<CpuAccount>,
         cancel: CancellationToken,
         ending: Ending,
     ) -> Option<()> {
-        let run = AssertUnwindSafe(run_command(program, template, self.runtime.config.start_timeout)).catch_unwind();
+        let run = run_command(program, template, place, self.runtime.config.start_timeout);
+        let run = AssertUnwindSafe(run).catch_unwind();
         cpu.spawn(async move {
             let exit = tokio::select! {
                 biased;
@@ -243,10 +251,11 @@ fn config_of(env: &[(String, String)]) -> Arc<WasiConfigVariables> {
     Arc::new(env.iter().cloned().collect())
 }
 
-async fn run_command(program: Arc<Program>, template: Template, start_timeout: Duration) -> Exit {
+async fn run_command(program: Arc<Program>, template: Template, _place: Place, start_timeout: Duration) -> Exit {
     let (mut store, outputs) = template.store();
     let late = |_| StartTimeout(start_timeout.as_secs());
     let ran = async {
+        template.charge(&mut store)?;
         match &program.pre {
             Pre::Command(pre) => {
                 let started = tokio::time::timeout(start_timeout, pre.instantiate_async(&mut store));

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use copepod_runtime::rate::Rate;
+use copepod_runtime::sockets::NetLimits;
 use copepod_runtime::vfs::{HostDir, Mount, Mounts, Source, Vfs};
 use copepod_runtime::{ContainerSpec, Endpoint, ExitReason, OutputSink};
 use http_body_util::{BodyExt, Empty};
@@ -28,6 +30,7 @@ fn nothing_is_left(pod: &Pod, attacker: &Running, attack: &str) {
     assert_eq!(pod.net.socket_count(), 0, "{attack}: sockets");
     assert_eq!(pod.net.ports_held(), 0, "{attack}: ports");
     assert_eq!(pod.net.lookups_under_way(), 0, "{attack}: lookups");
+    assert_eq!(pod.net.buffers().used(), 0, "{attack}: buffers");
 }
 
 async fn settled(pod: &Pod, attacker: &Running) {
@@ -36,6 +39,7 @@ async fn settled(pod: &Pod, attacker: &Running) {
             || pod.net.socket_count() > 0
             || pod.net.ports_held() > 0
             || pod.net.lookups_under_way() > 0
+            || pod.net.buffers().used() > 0
         {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -74,6 +78,10 @@ async fn attacks_end_and_leave_nothing() {
         ("unread", "", Harmless),
         ("udp", "", Harmless),
         ("headers", "", Trapped("total size of fields exceeds limit")),
+        ("fields", "", OutOfMemory),
+        ("bodies", "", OutOfMemory),
+        ("requests", "", Told("ConnectionLimitReached")),
+        ("open-files", "/tmp", Told("emory")),
         ("handles", "", Trapped("resource table has no free keys")),
         ("pollables", "", Trapped("store handle limit exceeded")),
         ("random", "", Trapped("exceeds limit 1048576")),
@@ -287,4 +295,44 @@ async fn http_bombs() {
     web.no_instances().await;
     assert!(web.container.peak_memory_bytes() < 16 << 20);
     assert_eq!(pod.get("/hello").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookups_have_a_rate() {
+    let pod = Pod::with(NetLimits { lookup_rate: Rate { per_second: 1, burst: 2 }, ..NetLimits::default() });
+    // The name is asked for in both families or in one: at most two lookups.
+    let (_, first, _) = pod.run("hostile", &["lookup", "web.shop"]).await;
+    assert_eq!(first, "survived\n");
+    let (_, second, _) = pod.run("hostile", &["lookup", "localhost"]).await;
+    assert_eq!(second, "survived\n", "what needs nobody else is not counted");
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        answers.push(pod.run("hostile", &["lookup", "web.shop"]).await.1);
+    }
+    assert!(answers.iter().any(|answer| answer.contains("stopped: ")), "{answers:?}");
+    assert!(!answers.iter().any(|answer| answer.contains("does not resolve")), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_are_refused_when_the_buffers_are_full() {
+    let pod = Pod::new();
+    let _web = pod.start("web", &[], limited).await;
+    assert_eq!(pod.get("/hello").await.0, 200);
+    while pod.net.buffers().used() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let all = pod.net.buffers().reserve(pod.net.buffers().limit()).unwrap();
+    let Endpoint::Http(handler) = pod.net.accept_from(80, "10.64.0.9:5000".parse().unwrap()).await.unwrap() else {
+        panic!("port 80 is served")
+    };
+    let empty = || Empty::new().map_err(|never| match never {}).boxed_unsync();
+    let ask = || http::Request::get("/hello").header("host", "web").body(empty()).unwrap();
+    let refused = handler.handle(ask()).await;
+    assert_eq!(refused.status(), 503);
+    let text = refused.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(text, "pod's buffers are full\n");
+    assert!(handler.admit().is_err(), "nor is there room for a connection in bytes");
+    drop(all);
+    assert_eq!(handler.handle(ask()).await.status(), 200);
+    assert!(handler.admit().unwrap().is_some());
 }

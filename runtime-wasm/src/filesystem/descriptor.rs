@@ -7,16 +7,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::generated::wasi::filesystem::types::{
     DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, MetadataHashValue, NewTimestamp,
 };
-use crate::vfs::{Entry, Location, NodeId, NodeKind, Stat, VfsError};
+use crate::vfs::{Entry, Location, NodeId, NodeKind, OpenFile, Stat, VfsError};
 use wasmtime_wasi::p2::bindings::clocks::wall_clock::Datetime;
 
 /// Entries a directory stream reads ahead.
 const READ_AHEAD: usize = 64;
+/// What a directory stream holds at most, in bytes.
+pub(crate) const DIRECTORY_STREAM_BYTES: usize = READ_AHEAD * (crate::vfs::MAX_NAME + size_of::<Entry>());
 
 /// An open file or directory.
 pub struct Descriptor {
     pub(super) at: Location,
     pub(super) flags: DescriptorFlags,
+    /// Counts it; `None` for the root, which every instance has.
+    pub(super) _open: Option<OpenFile>,
 }
 
 impl Descriptor {

@@ -64,8 +64,8 @@ impl types::Host for FilesystemCtxView<'_> {
 
 impl preopens::Host for FilesystemCtxView<'_> {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
-        let root =
-            Descriptor { at: self.mounts.root(), flags: DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY };
+        let flags = DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY;
+        let root = Descriptor { at: self.mounts.root(), flags, _open: None };
         Ok(vec![(self.table.push(root)?, "/".to_owned())])
     }
 }

@@ -12,6 +12,7 @@ use wasmtime::component::{HasData, Linker, ResourceTable};
 use crate::vfs::{Mounts, VfsError};
 use generated::wasi::filesystem::{preopens, types};
 
+pub(crate) use descriptor::DIRECTORY_STREAM_BYTES;
 pub use descriptor::{Descriptor, EntryStream};
 
 mod generated {

@@ -27,6 +27,7 @@ pub(crate) use lingering::Lingering;
 
 use crate::buffers::Room;
 use crate::ctx::GuestCtx;
+use crate::engine::Place;
 use crate::exit::{Ending, Exit};
 use crate::fair::CpuAccount;
 use crate::instance::{Outputs, Template};
@@ -109,6 +110,7 @@ struct Instance {
     proxy: Proxy,
     outputs: Outputs,
     served: u32,
+    _place: Place,
 }
 
 impl HttpServer {
@@ -272,17 +274,26 @@ impl Shared {
     }
 
     async fn instantiate(&self) -> Result<Instance, (Failure, String)> {
+        let at_capacity = Failure::Unavailable("node is at its capacity of instances");
+        let place = match self.template.instances.admit() {
+            Ok(place) => place,
+            Err(error) => return Err((at_capacity, error.to_string())),
+        };
         let (mut store, outputs) = self.template.store();
-        match self.pre.instantiate_async(&mut store).await {
+        let instantiated = async {
+            self.template.charge(&mut store)?;
+            self.pre.instantiate_async(&mut store).await
+        };
+        match instantiated.await {
             Ok(proxy) => {
                 store.data_mut().started();
-                Ok(Instance { store, proxy, outputs, served: 0 })
+                Ok(Instance { store, proxy, outputs, served: 0, _place: place })
             }
             Err(error) => {
                 drop(store);
                 outputs.drain().await;
                 if error.downcast_ref::<PoolConcurrencyLimitError>().is_some() {
-                    return Err((Failure::Unavailable("node is at its capacity of instances"), format!("{error:#}")));
+                    return Err((at_capacity, format!("{error:#}")));
                 }
                 let exit = Exit::of_error(&error);
                 let reason = exit.message.clone().unwrap_or_default();

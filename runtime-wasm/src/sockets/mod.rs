@@ -14,6 +14,7 @@ mod ports;
 mod tests;
 
 pub use bindings::{Accepted, Datagram, TcpBinding, TcpListener, UdpBinding};
+pub(crate) use host::Lookup;
 pub use host::{SocketsCtxView, SocketsView, add_to_linker};
 pub use pipe::{PIPE_BYTES, PIPE_MIN_BYTES, http as http_pipe};
 pub use podnet::{

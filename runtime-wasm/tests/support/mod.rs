@@ -91,7 +91,11 @@ pub struct Running {
 
 impl Pod {
     pub fn new() -> Pod {
-        let net = PodNet::new(vec![POD_IP], Arc::new(Alone), NetLimits::default());
+        Pod::with(NetLimits::default())
+    }
+
+    pub fn with(limits: NetLimits) -> Pod {
+        let net = PodNet::new(vec![POD_IP], Arc::new(Alone), limits);
         let vfs = Vfs::new(VfsLimits { bytes: 8 << 20, ..VfsLimits::default() });
         vfs.mkdir_all("tmp").unwrap();
         let spec = SandboxSpec { name: "test".into(), hostname: "web-0".into(), net: net.clone(), vfs: vfs.clone() };

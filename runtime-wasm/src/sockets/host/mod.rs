@@ -7,6 +7,8 @@ mod task;
 mod tcp;
 mod udp;
 
+pub(crate) use lookup::Lookup;
+
 use std::sync::Arc;
 
 use wasmtime::component::{HasData, Linker, Resource, ResourceTable};

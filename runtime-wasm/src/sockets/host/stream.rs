@@ -304,3 +304,50 @@ fn failed(error: &std::io::Error) -> StreamError {
         _ => StreamError::LastOperationFailed(NetError::ConnectionReset.into()),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffers::BUFFER_BYTES;
+
+    fn stream(buffers: &Arc<Buffers>) -> (Duplex, tokio::io::DuplexStream) {
+        let (near, far) = tokio::io::duplex(64);
+        (Duplex::new(Box::new(near), CancellationToken::new(), buffers.clone()), far)
+    }
+
+    #[tokio::test]
+    async fn a_guest_writes_what_it_was_allowed() {
+        let buffers = Buffers::new(BUFFER_BYTES);
+        let (duplex, _far) = stream(&buffers);
+        let mut out = duplex.output();
+        assert!(matches!(out.write(Bytes::from(vec![0; MAX_TRANSFER + 1])), Err(StreamError::Trap(_))));
+        assert_eq!(out.check_write().unwrap(), MAX_TRANSFER);
+        out.write(Bytes::from(vec![0; MAX_TRANSFER])).unwrap();
+        assert_eq!(out.check_write().unwrap(), 0);
+        assert_eq!(buffers.used(), MAX_TRANSFER as u64, "what is left to be written is paid for");
+        drop((duplex, out, _far));
+        tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            while buffers.used() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+
+        // Without room it is the least, and works.
+        let full = Buffers::new(0);
+        let (duplex, mut far) = stream(&full);
+        let mut out = duplex.output();
+        assert_eq!(out.check_write().unwrap(), LEAST);
+        assert!(matches!(out.write(Bytes::from(vec![0; LEAST + 1])), Err(StreamError::Trap(_))));
+        out.write(Bytes::from(vec![1; LEAST])).unwrap();
+        let mut got = vec![0; LEAST];
+        tokio::io::AsyncReadExt::read_exact(&mut far, &mut got).await.unwrap();
+        out.ready().await;
+        assert_eq!(out.write_ready().await.unwrap(), LEAST);
+        tokio::io::AsyncWriteExt::write_all(&mut far, &[7; 64]).await.unwrap();
+        let mut input = duplex.input();
+        input.ready().await;
+        assert_eq!(input.read(100).unwrap(), vec![7; 64]);
+    }
+}
