@@ -22,7 +22,7 @@ use crate::runtime::{
 pub const DEFAULT_MEMORY: u64 = 1 << 30;
 
 /// Bytes of memory for a pod's files and buffers beside what its containers' limits allow them.
-pub const SHARED_MEMORY: u64 = 128 << 20;
+pub const SHARED_MEMORY: u64 = (128 << 20) + copepod_runtime::buffers::BUFFER_BYTES;
 
 /// Hosts pods in wasmtime.
 pub struct WasmRuntime {
