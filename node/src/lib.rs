@@ -7,6 +7,7 @@
 pub mod agent;
 pub mod checkpoint;
 pub mod env;
+pub mod exec;
 pub mod fabric;
 pub mod fields;
 pub mod images;
@@ -32,6 +33,7 @@ pub mod service_table;
 pub(crate) mod sim;
 pub mod start;
 pub mod status;
+pub mod streaming;
 pub mod tunnel;
 pub mod unserved;
 pub mod volumes;

@@ -14,7 +14,10 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 
 use crate::node_ports::empty_body;
-use crate::runtime::PodSandbox;
+use crate::runtime::{ExecSpec, PodSandbox, RunningContainer};
+
+/// Most bytes of a probe's output that are told.
+const MAX_PROBE_OUTPUT: usize = 10 << 10;
 
 /// Which probe.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,6 +106,7 @@ impl Probes {
         pod_ip: IpAddr,
         node_ip: IpAddr,
         sandbox: &Arc<dyn PodSandbox>,
+        handle: &Arc<dyn RunningContainer>,
         reports: &mpsc::Sender<Report>,
     ) -> Self {
         let started = watch::channel(container.startup_probe.is_none()).0;
@@ -114,7 +118,8 @@ impl Probes {
         ];
         for (kind, probe) in all {
             let Some(probe) = probe.clone() else { continue };
-            let prober = Prober { container: container.clone(), probe, pod_ip, node_ip, sandbox: sandbox.clone() };
+            let (container, sandbox, handle) = (container.clone(), sandbox.clone(), handle.clone());
+            let prober = Prober { container, probe, pod_ip, node_ip, sandbox, handle };
             tasks.spawn(prober.run(kind, instance, started.subscribe(), reports.clone()));
         }
         Self { started, _tasks: tasks }
@@ -132,6 +137,7 @@ struct Prober {
     pod_ip: IpAddr,
     node_ip: IpAddr,
     sandbox: Arc<dyn PodSandbox>,
+    handle: Arc<dyn RunningContainer>,
 }
 
 fn seconds(value: Option<i32>, default: u64) -> Duration {
@@ -178,10 +184,34 @@ impl Prober {
                 .await
                 .map(drop)
                 .map_err(|e| format!("dial tcp {}: {e}", SocketAddr::new(self.pod_ip, port)))
+        } else if let Some(action) = &self.probe.exec {
+            self.exec(action.command.clone().unwrap_or_default()).await
         } else {
             // Not supported yet: such a probe says nothing about the container, so it must not fail it.
-            tracing::warn!("exec and grpc probes are not carried out by this node yet: use httpGet or tcpSocket");
+            tracing::warn!("grpc probes are not carried out by this node yet: use httpGet, tcpSocket or exec");
             Ok(())
+        }
+    }
+
+    /// Runs a command in the container; it is killed if the probe's time is over first.
+    async fn exec(&self, args: Vec<String>) -> Result<(), String> {
+        let (to, mut output) = mpsc::channel(1);
+        let spec = ExecSpec { args: args.clone(), stdin: None, tty: false, output: to };
+        let process = self.handle.exec(spec).map_err(|e| format!("cannot run {args:?}: {e}"))?;
+        let mut text = Vec::new();
+        let exit = loop {
+            tokio::select! {
+                biased;
+                Some((_, data)) = output.recv() => {
+                    let room = MAX_PROBE_OUTPUT.saturating_sub(text.len());
+                    text.extend_from_slice(data.get(..room).unwrap_or(&data));
+                }
+                exit = process.wait() => break exit,
+            }
+        };
+        match exit.code {
+            0 => Ok(()),
+            code => Err(format!("command exited with code {code}: {}{}", String::from_utf8_lossy(&text), exit.message)),
         }
     }
 
@@ -247,7 +277,7 @@ impl Prober {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::sim::SimSandbox;
+    use crate::sim::{SimContainer, SimSandbox};
     use serde_json::json;
 
     #[test]
@@ -263,7 +293,8 @@ mod tests {
             serde_json::from_value(json!({"name": "c", "ports": [{"name": "web", "containerPort": 8080}]})).unwrap();
         let probe = serde_json::from_value(probe).unwrap();
         let (pod_ip, node_ip) = ("10.64.0.2".parse().unwrap(), "10.0.0.1".parse().unwrap());
-        Prober { container, probe, pod_ip, node_ip, sandbox }.check().await
+        let handle = SimContainer::new();
+        Prober { container, probe, pod_ip, node_ip, sandbox, handle }.check().await
     }
 
     #[tokio::test]
@@ -273,12 +304,15 @@ mod tests {
         assert_eq!(check(ok(), get(json!(8080))).await, Ok(()));
         assert_eq!(check(ok(), get(json!("web"))).await, Ok(()));
         assert_eq!(check(ok(), json!({"tcpSocket": {"port": "web"}})).await, Ok(()));
-        assert_eq!(check(ok(), json!({"exec": {"command": ["x"]}})).await, Ok(()), "not carried out, so not failed");
+        assert_eq!(check(ok(), json!({"exec": {"command": ["x", "0"]}})).await, Ok(()));
+        assert_eq!(check(ok(), json!({"grpc": {"port": 1}})).await, Ok(()), "not carried out, so not failed");
         let cases = [
             (SimSandbox::http(8080, 503, ""), get(json!(8080)), "HTTP probe failed with statuscode: 503"),
             (ok(), get(json!(81)), "connection refused"),
             (ok(), get(json!("nope")), "has no port"),
             (ok(), json!({"tcpSocket": {"port": 81}}), "connection refused"),
+            (ok(), json!({"exec": {"command": ["ready?", "3"]}}), "command exited with code 3: ready? 3"),
+            (ok(), json!({"exec": {"command": ["missing"]}}), "no command to run"),
         ];
         for (sandbox, probe, part) in cases {
             let error = check(sandbox, probe).await.unwrap_err();
@@ -298,7 +332,8 @@ mod tests {
         let (to, mut reports) = mpsc::channel(64);
         let as_dyn: Arc<dyn PodSandbox> = sandbox.clone();
         let ip: IpAddr = "10.64.0.2".parse().unwrap();
-        let probes = Probes::start(&container, 4, ip, ip, &as_dyn, &to);
+        let handle: Arc<dyn RunningContainer> = SimContainer::new();
+        let probes = Probes::start(&container, 4, ip, ip, &as_dyn, &handle, &to);
         let first = reports.recv().await.unwrap();
         assert_eq!((first.kind, first.verdict, first.instance), (Kind::Startup, None, 4));
         sandbox.answer_http(8080, 200, "");

@@ -9,8 +9,10 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use copepod_runtime::InputSource;
 use copepod_runtime::compile::Progress;
 use copepod_runtime::network::{Endpoint, NetError, Uplink};
+use tokio::sync::mpsc;
 
 /// Why a runtime could not do what it was asked to.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -144,6 +146,12 @@ pub struct ContainerSpec {
     pub cpu_limit_milli: Option<u64>,
     /// Its weight when cores are short, in thousandths of a core.
     pub cpu_request_milli: u64,
+    /// Its standard input stays open for whoever attaches; else it is empty.
+    pub stdin: bool,
+    /// Its standard input ends with the first who attached.
+    pub stdin_once: bool,
+    /// Its standard streams are a terminal's.
+    pub tty: bool,
     /// Output.
     pub output: Arc<dyn Output>,
     /// Told when the artifact has to be compiled first.
@@ -162,6 +170,21 @@ pub struct ContainerExit {
     pub reason: &'static str,
     /// The trap's message, or empty.
     pub message: String,
+}
+
+/// A piece of output on its way to a client: as the guest wrote it.
+pub type Piece = (Stream, Bytes);
+
+/// A further process of a running container.
+pub struct ExecSpec {
+    /// The whole argument vector, the program's name first.
+    pub args: Vec<String>,
+    /// Standard input; empty if `None`.
+    pub stdin: Option<InputSource>,
+    /// Its standard streams are a terminal's.
+    pub tty: bool,
+    /// Takes its output; the process waits while this is full.
+    pub output: mpsc::Sender<Piece>,
 }
 
 /// What an instance uses.
@@ -215,4 +238,10 @@ pub trait RunningContainer: Send + Sync + 'static {
     fn kill(&self, grace: Duration);
     /// What it uses now.
     fn usage(&self) -> Usage;
+    /// Runs a fresh instance of its component beside it: with its files and network, within its limits. It is killed
+    /// when the last handle to it is dropped.
+    fn exec(&self, spec: ExecSpec) -> Result<Arc<dyn RunningContainer>, RuntimeError>;
+    /// Sends a copy of its output from now on; who does not keep up is let go. Returns its standard input, if that is
+    /// open.
+    fn attach(&self, output: mpsc::Sender<Piece>) -> Option<mpsc::Sender<Bytes>>;
 }

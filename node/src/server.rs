@@ -32,6 +32,7 @@ pub fn router(pods: Arc<Pods>) -> Router {
         .route("/pods", get(list_pods))
         .route("/stats/summary", get(summary))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
+        .merge(crate::exec::routes())
         .with_state(pods)
 }
 

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -13,11 +14,11 @@ use copepod_runtime::network::{Endpoint, HttpBody, HttpHandler, NetError};
 use http_body_util::BodyExt;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::runtime::{
-    Capacity, ContainerExit, ContainerSpec, FileSet, PodRuntime, PodSandbox, RunningContainer, RuntimeError,
-    SandboxSpec, Usage,
+    Capacity, ContainerExit, ContainerSpec, ExecSpec, FileSet, Output, Piece, PodRuntime, PodSandbox, RunningContainer,
+    RuntimeError, SandboxSpec, Stream, Usage,
 };
 
 /// Hosts scripted pods.
@@ -131,7 +132,7 @@ impl PodSandbox for SimSandbox {
         }
         (spec.compiling)(Progress::Compiling);
         (spec.compiling)(Progress::Compiled(Duration::from_millis(1500)));
-        let container = Arc::new(SimContainer { spec, exit: watch::channel(None).0, grace: Mutex::default() });
+        let container = SimContainer::with(spec);
         self.started.lock().push(container.clone());
         Ok(container)
     }
@@ -173,6 +174,34 @@ pub struct SimContainer {
 }
 
 impl SimContainer {
+    /// A running instance of no pod.
+    pub fn new() -> Arc<Self> {
+        struct Nowhere;
+        impl Output for Nowhere {
+            fn write(&self, _stream: Stream, _data: &[u8]) {}
+        }
+        Self::with(ContainerSpec {
+            name: String::new(),
+            digest: String::new(),
+            artifact: PathBuf::new(),
+            args: Vec::new(),
+            env: Vec::new(),
+            working_dir: None,
+            mounts: Vec::new(),
+            ports: Vec::new(),
+            memory_limit: None,
+            cpu_limit_milli: None,
+            cpu_request_milli: 0,
+            stdin: false,
+            stdin_once: false,
+            tty: false,
+            output: Arc::new(Nowhere),
+            compiling: Arc::new(|_| {}),
+        })
+    }
+    fn with(spec: ContainerSpec) -> Arc<Self> {
+        Arc::new(Self { spec, exit: watch::channel(None).0, grace: Mutex::default() })
+    }
     /// Ends it.
     pub fn exit(&self, code: i32, message: &str) {
         let reason = if code == 0 { "Completed" } else { "Error" };
@@ -193,5 +222,35 @@ impl RunningContainer for SimContainer {
     }
     fn usage(&self) -> Usage {
         Usage::default()
+    }
+    /// A process that prints its arguments and what it reads, and ends with the code in its last argument.
+    fn exec(&self, spec: ExecSpec) -> Result<Arc<dyn RunningContainer>, RuntimeError> {
+        let name = spec.args.first().cloned().unwrap_or_default();
+        if name == "missing" {
+            return Err(RuntimeError::Failed("the component serves HTTP requests and has no command to run".into()));
+        }
+        let process =
+            Arc::new(SimContainer { spec: self.spec.clone(), exit: watch::channel(None).0, grace: Mutex::default() });
+        let ended = process.clone();
+        tokio::spawn(async move {
+            let mut text = spec.args.join(" ").into_bytes();
+            if let Some(mut stdin) = spec.stdin {
+                text.push(b':');
+                stdin.read_to_end(&mut text).await.unwrap();
+            }
+            let _ = spec.output.send((Stream::Stdout, text.into())).await;
+            let _ = spec.output.send((Stream::Stderr, Bytes::from_static(b"done"))).await;
+            ended.exit(spec.args.last().and_then(|a| a.parse().ok()).unwrap_or(0), "");
+        });
+        Ok(process)
+    }
+    fn attach(&self, output: mpsc::Sender<Piece>) -> Option<mpsc::Sender<Bytes>> {
+        let (to, mut from) = mpsc::channel(1);
+        tokio::spawn(async move {
+            while let Some(data) = from.recv().await {
+                let _ = output.send((Stream::Stdout, data)).await;
+            }
+        });
+        Some(to)
     }
 }

@@ -147,6 +147,9 @@ impl Starter {
                 memory_limit: fields::memory_limit(container),
                 cpu_limit_milli: milli(true).filter(|m| *m > 0),
                 cpu_request_milli: milli(false).unwrap_or(0),
+                stdin: container.stdin == Some(true),
+                stdin_once: container.stdin_once == Some(true),
+                tty: container.tty == Some(true),
                 output: log.clone(),
                 compiling: compile_events(tell.clone(), name.clone()),
             })

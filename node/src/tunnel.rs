@@ -129,7 +129,7 @@ pub async fn serve(io: impl AsyncRead + AsyncWrite + Send + Unpin + 'static, rou
                     let service = TowerToHyperService::new(router.clone());
                     streams.spawn(async move {
                         let io = TokioIo::new(stream.compat());
-                        let served = hyper::server::conn::http1::Builder::new().serve_connection(io, service).await;
+                        let served = hyper::server::conn::http1::Builder::new().serve_connection(io, service).with_upgrades().await;
                         if let Err(error) = served {
                             tracing::debug!("stream of the tunnel: {error}");
                         }

@@ -11,11 +11,16 @@ use bytes::Bytes;
 use copepod_runtime::network::{Endpoint, NetError};
 use copepod_runtime::sockets::{NetLimits, PodNet};
 use copepod_runtime::vfs::{self, Mounts, Snapshot, SnapshotFile, Vfs, VfsLimits};
-use copepod_runtime::{Container, ExitReason, LoadError, OutputSink, Runtime, Sandbox, StartError};
+use copepod_runtime::{Container, ExitReason, InputSource, LoadError, OutputSink, Runtime, Sandbox, StartError};
+use parking_lot::Mutex;
+use tokio::sync::mpsc;
+use tokio_stream::StreamExt;
+use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::io::StreamReader;
 
 use crate::runtime::{
-    Capacity, ContainerExit, ContainerSpec, FileSet, Mount, Output, PodRuntime, PodSandbox, RunningContainer,
-    RuntimeError, SandboxSpec, Stream, Usage, Volume,
+    Capacity, ContainerExit, ContainerSpec, ExecSpec, FileSet, Mount, Output, Piece, PodRuntime, PodSandbox,
+    RunningContainer, RuntimeError, SandboxSpec, Stream, Usage, Volume,
 };
 
 /// Bytes of memory a container may use that sets no limit, so that every container is bounded.
@@ -23,6 +28,9 @@ pub const DEFAULT_MEMORY: u64 = 1 << 30;
 
 /// Bytes of memory for a pod's files and buffers beside what its containers' limits allow them.
 pub const SHARED_MEMORY: u64 = (128 << 20) + copepod_runtime::buffers::BUFFER_BYTES;
+
+/// Pieces of standard input that wait for a guest.
+const MAX_INPUT_PIECES: usize = 4;
 
 /// Hosts pods in wasmtime.
 pub struct WasmRuntime {
@@ -46,7 +54,7 @@ impl PodRuntime for WasmRuntime {
         net.set_host(&spec.hostname, spec.ips);
         let vfs = Vfs::new(VfsLimits::default());
         let inner = copepod_runtime::SandboxSpec { name: spec.label, hostname: spec.hostname, net: net.clone(), vfs };
-        let sandbox = Sandbox::limited(&self.runtime, inner, Some(spec.memory_limit));
+        let sandbox = Arc::new(Sandbox::limited(&self.runtime, inner, Some(spec.memory_limit)));
         let mut volumes = BTreeMap::new();
         for (name, volume) in spec.volumes {
             let made = match volume {
@@ -91,6 +99,13 @@ impl PodRuntime for WasmRuntime {
     }
 }
 
+fn start_error(error: StartError) -> RuntimeError {
+    match error {
+        StartError::AtCapacity(_) => RuntimeError::Exhausted(error.to_string()),
+        other => RuntimeError::Failed(other.to_string()),
+    }
+}
+
 enum MadeVolume {
     Tree(Vfs),
     Host(Arc<dyn vfs::Node>),
@@ -103,7 +118,7 @@ fn snapshot_files(files: FileSet) -> BTreeMap<String, SnapshotFile> {
 
 struct WasmSandbox {
     runtime: Arc<Runtime>,
-    sandbox: Sandbox,
+    sandbox: Arc<Sandbox>,
     net: Arc<PodNet>,
     volumes: BTreeMap<String, MadeVolume>,
 }
@@ -146,13 +161,24 @@ impl PodSandbox for WasmSandbox {
         inner.cpu_request = spec.cpu_request_milli;
         inner.cpu_limit = spec.cpu_limit_milli;
         inner.http_port = spec.ports.first().copied();
-        inner.stdout = Arc::new(Sink { stream: Stream::Stdout, output: spec.output.clone() });
-        inner.stderr = Arc::new(Sink { stream: Stream::Stderr, output: spec.output });
-        let container = self.sandbox.start(inner).map_err(|error| match error {
-            StartError::AtCapacity(_) => RuntimeError::Exhausted(error.to_string()),
-            other => RuntimeError::Failed(other.to_string()),
-        })?;
-        Ok(Arc::new(WasmContainer { container: Arc::new(container) }))
+        inner.tty = spec.tty;
+        let attached = Arc::<Attached>::default();
+        let sink = |stream| Arc::new(Sink { stream, output: spec.output.clone(), attached: attached.clone() });
+        inner.stdout = sink(Stream::Stdout);
+        inner.stderr = sink(Stream::Stderr);
+        let stdin = spec.stdin.then(|| {
+            let (to, from) = input();
+            inner.stdin = Some(from);
+            to
+        });
+        let container = self.sandbox.start(inner).map_err(start_error)?;
+        Ok(Arc::new(WasmContainer {
+            container: Arc::new(container),
+            sandbox: self.sandbox.clone(),
+            attached,
+            stdin: Mutex::new(stdin),
+            stdin_once: spec.stdin_once,
+        }))
     }
 
     async fn accept(&self, from: SocketAddr, port: u16) -> Result<Endpoint, NetError> {
@@ -177,8 +203,19 @@ impl PodSandbox for WasmSandbox {
     }
 }
 
+/// A standard input that is fed through a channel; it ends when the sender is dropped.
+pub(crate) fn input() -> (mpsc::Sender<Bytes>, InputSource) {
+    let (to, from) = mpsc::channel(MAX_INPUT_PIECES);
+    let pieces = ReceiverStream::new(from).map(Ok::<_, std::io::Error>);
+    (to, Box::new(StreamReader::new(pieces)))
+}
+
 struct WasmContainer {
     container: Arc<Container>,
+    sandbox: Arc<Sandbox>,
+    attached: Arc<Attached>,
+    stdin: Mutex<Option<mpsc::Sender<Bytes>>>,
+    stdin_once: bool,
 }
 
 #[async_trait]
@@ -202,16 +239,65 @@ impl RunningContainer for WasmContainer {
     fn usage(&self) -> Usage {
         Usage { cpu: self.container.cpu_time(), memory: self.container.memory_bytes() }
     }
+
+    fn exec(&self, spec: ExecSpec) -> Result<Arc<dyn RunningContainer>, RuntimeError> {
+        let sink = |stream| Arc::new(PieceSink { stream, to: spec.output.clone() });
+        let env = if spec.tty { vec![("TERM".to_string(), "xterm".to_string())] } else { Vec::new() };
+        let inner = copepod_runtime::ExecSpec {
+            program: None,
+            args: spec.args,
+            env,
+            stdin: spec.stdin,
+            tty: spec.tty,
+            stdout: sink(Stream::Stdout),
+            stderr: sink(Stream::Stderr),
+        };
+        let process = self.sandbox.exec(&self.container, inner).map_err(|e| RuntimeError::Failed(e.to_string()))?;
+        Ok(Arc::new(WasmContainer {
+            container: Arc::new(process),
+            sandbox: self.sandbox.clone(),
+            attached: Arc::default(),
+            stdin: Mutex::default(),
+            stdin_once: false,
+        }))
+    }
+
+    fn attach(&self, output: mpsc::Sender<Piece>) -> Option<mpsc::Sender<Bytes>> {
+        self.attached.0.lock().push(output);
+        let mut stdin = self.stdin.lock();
+        if self.stdin_once { stdin.take() } else { stdin.clone() }
+    }
 }
+
+/// Who sees a container's output as it comes.
+#[derive(Default)]
+struct Attached(Mutex<Vec<mpsc::Sender<Piece>>>);
 
 struct Sink {
     stream: Stream,
     output: Arc<dyn Output>,
+    attached: Arc<Attached>,
 }
 
 #[async_trait]
 impl OutputSink for Sink {
     async fn write(&self, data: Bytes) {
         self.output.write(self.stream, &data);
+        // Who is gone, or does not keep up, is let go: a client must not hold up the guest.
+        self.attached.0.lock().retain(|to| to.try_send((self.stream, data.clone())).is_ok());
+    }
+}
+
+/// Output of a process that waits for its reader.
+struct PieceSink {
+    stream: Stream,
+    to: mpsc::Sender<Piece>,
+}
+
+#[async_trait]
+impl OutputSink for PieceSink {
+    async fn write(&self, data: Bytes) {
+        // Without a reader the output is lost, as a closed pipe's.
+        let _ = self.to.send((self.stream, data)).await;
     }
 }

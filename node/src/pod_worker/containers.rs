@@ -90,7 +90,7 @@ impl PodWorker {
         let (Some(container), Some(sandbox)) = (self.container(name), &self.sandbox) else { return };
         let host = self.shared.starter.host_ips.first().copied().unwrap_or(IpAddr::from([127, 0, 0, 1]));
         let own = self.ips.first().copied().unwrap_or(host);
-        let probes = Probes::start(&container, instance, own, host, sandbox, reports);
+        let probes = Probes::start(&container, instance, own, host, sandbox, &started.handle, reports);
         let seen = self.seen.entry(name.into()).or_default();
         seen.begin();
         seen.running(Timestamp::now());

@@ -4,6 +4,7 @@
 pub mod deployment;
 pub mod deployment_rollout;
 pub mod deployment_status;
+pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
 pub mod event_ttl;

@@ -13,6 +13,7 @@ use copepod_api::ApiError;
 use copepod_core::resource::Resource;
 use futures::FutureExt;
 use http::{HeaderMap, Method, StatusCode, header};
+use hyper::upgrade::OnUpgrade;
 use serde_json::Value;
 
 use super::accept::{Accept, Format, Shape};
@@ -57,7 +58,7 @@ pub(crate) async fn serve(
         subresource: "",
     });
     tracing::debug!(user, verb = key.verb, resource = key.resource, subresource = key.subresource, code);
-    let long = key.verb == Verb::Watch.name() || key.subresource == "log";
+    let long = key.verb == Verb::Watch.name() || key.subresource == "log" || is_connection(key.subresource);
     state.metrics.record(key, code, (!long).then(|| started.elapsed()));
     response
 }
@@ -68,7 +69,7 @@ async fn route(
     request: axum::extract::Request,
     key: &mut Option<RequestKey>,
 ) -> Result<Response, ApiError> {
-    let (parts, body) = request.into_parts();
+    let (mut parts, body) = request.into_parts();
     let url = parts.uri.path().to_string();
     let query = Query::of(&parts.uri)?;
     if let "/healthz" | "/livez" | "/readyz" | "/healthz/ping" | "/livez/ping" | "/readyz/ping" = url.as_str() {
@@ -105,6 +106,7 @@ async fn route(
     match verb {
         Verb::Watch => watch::watch(request),
         Verb::Get if sub == "log" => log::log(&request).await,
+        _ if is_connection(sub) => connect::connect(&request, sub, parts.extensions.remove::<OnUpgrade>()).await,
         _ => {
             // The body comes first: a slow client holds memory within its bound, but no place.
             let mut received = None;
@@ -117,6 +119,11 @@ async fn route(
             call(&request, sub).await
         }
     }
+}
+
+/// Whether a subresource connects a client to something, for as long as they like.
+fn is_connection(sub: &str) -> bool {
+    matches!(sub, "attach" | "exec" | "portforward" | "proxy")
 }
 
 /// Calls the handler of a verb on a resource or subresource.
@@ -141,7 +148,6 @@ async fn call(request: &Request, sub: &'static str) -> Result<Response, ApiError
         ("binding", Verb::Create) => pod::bind(request).await,
         ("eviction", Verb::Create) => eviction::evict(request).await,
         ("approval" | "ephemeralcontainers" | "resize", _) => parts::serve(request, sub).await,
-        ("attach" | "exec" | "portforward" | "proxy", _) => Err(connect::refuse(request, sub)),
         ("finalize", _) => pod::finalize(request).await,
         (_, verb) => Err(ApiError::method_not_allowed(&request.group_resource(), verb.name())),
     }

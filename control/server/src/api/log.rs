@@ -6,20 +6,16 @@ use copepod_api::image::encode_segment;
 use copepod_api::{ApiError, FieldError};
 use futures::StreamExt;
 use http::{HeaderValue, StatusCode, header};
-use http_body_util::{BodyExt, Empty, Limited};
-use hyper_util::rt::TokioIo;
+use http_body_util::BodyExt;
 use serde_json::{Value, json};
 
+use super::node_request;
 use super::object;
 use super::request::{Query, Request};
 
 /// Parameters of `v1.PodLogOptions` that the node takes.
 const PASSED: &[&str] =
     &["follow", "previous", "timestamps", "sinceSeconds", "sinceTime", "tailLines", "limitBytes", "stream"];
-/// How long a node may take to begin its answer.
-const ANSWER_LIMIT: std::time::Duration = std::time::Duration::from_secs(15);
-/// Most bytes of a node's error text that reach the client.
-const MAX_ERROR_BYTES: usize = 16 * 1024;
 
 /// GET of a container's log.
 pub(crate) async fn log(request: &Request) -> Result<Response, ApiError> {
@@ -97,43 +93,13 @@ fn query_string(query: &Query) -> String {
 
 /// Sends the request to the node and streams its answer.
 async fn stream(request: &Request, node: &str, path: &str) -> Result<Response, ApiError> {
-    let io = request.state.dialer.dial(node).await.map_err(|e| ApiError::unavailable(e.to_string()))?;
-    let broken = |e: hyper::Error| ApiError::unavailable(format!("the connection to node {node} broke: {e}"));
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(io)).await.map_err(broken)?;
-    // Ends when the response body is read or dropped.
-    tokio::spawn(async move {
-        if let Err(e) = connection.await {
-            tracing::debug!(error = %e, "connection to a node ended");
-        }
-    });
-    let ask = http::Request::get(path)
-        .header(header::HOST, node)
-        .body(Empty::<bytes::Bytes>::new())
-        .map_err(ApiError::internal)?;
-    let silent = |_| ApiError::unavailable(format!("node {node} gave no answer within {} s", ANSWER_LIMIT.as_secs()));
-    let answer = tokio::time::timeout(ANSWER_LIMIT, sender.send_request(ask)).await.map_err(silent)?.map_err(broken)?;
-    let code = answer.status();
-    if code != StatusCode::OK {
-        let body = Limited::new(answer.into_body(), MAX_ERROR_BYTES).collect().await;
-        let body = body.map(http_body_util::Collected::to_bytes).unwrap_or_default();
-        return Err(refused(code, &String::from_utf8_lossy(&body)));
+    let answer = node_request::send(request, node, http::Request::get(path)).await?;
+    if answer.status() != StatusCode::OK {
+        return Err(node_request::refusal(answer).await);
     }
     let shutdown = request.state.shutdown.clone();
     let body = answer.into_body().into_data_stream().take_until(async move { shutdown.cancelled().await });
     Ok(text(Body::from_stream(body)))
-}
-
-/// A node's refusal in upstream's form: its text is the message.
-fn refused(code: StatusCode, text: &str) -> ApiError {
-    let text = text.trim();
-    // The agent may answer with a Status already.
-    let message = serde_json::from_str::<Value>(text).ok().and_then(|v| Some(v.get("message")?.as_str()?.to_string()));
-    let message = message.unwrap_or_else(|| text.to_string());
-    match code.as_u16() {
-        400 => ApiError::bad_request(message),
-        404 => ApiError::new(404, "NotFound", message),
-        _ => ApiError::internal(message),
-    }
 }
 
 fn text(body: Body) -> Response {

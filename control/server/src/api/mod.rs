@@ -23,6 +23,7 @@ mod health;
 mod log;
 mod managers;
 mod metrics;
+mod node_request;
 mod object;
 mod openapi;
 mod parts;

@@ -10,6 +10,7 @@ use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::runtime::watcher::Config;
@@ -22,25 +23,63 @@ pub(super) const NODE_LEASES: &str = "kube-node-lease";
 /// How long a writer waits at most to see its own write: a cut watch may skip it.
 const CATCH_UP: Duration = Duration::from_secs(5);
 
-/// What the controllers read.
-#[derive(Default)]
-pub(super) struct Caches {
-    pub deployments: Shared<Deployment>,
-    pub replica_sets: Shared<ReplicaSet>,
-    pub pods: Shared<Pod>,
-    pub services: Shared<Service>,
-    pub slices: Shared<EndpointSlice>,
-    pub endpoints: Shared<Endpoints>,
-    pub nodes: Shared<Node>,
+/// Declares [`Caches`]: a line per kind, with its plural name and which of its objects are watched.
+macro_rules! caches {
+    ($($(#[$doc:meta])* $field:ident: $kind:ty, $resource:literal, $which:expr;)*) => {
+        /// What the controllers read.
+        #[derive(Default)]
+        pub(super) struct Caches {
+            $($(#[$doc])* pub $field: Shared<$kind>,)*
+            /// Deletions of all resources, as the garbage collector sees them.
+            pub gone: Gone,
+        }
+
+        impl Caches {
+            /// Starts the watches.
+            pub fn spawn(&self, client: &kube::Client, token: &CancellationToken, tasks: &mut JoinSet<()>) {
+                $(
+                    let (api, config) = $which(client.clone());
+                    tasks.spawn(self.$field.clone().run(api, config, token.clone()));
+                )*
+            }
+
+            /// Waits for all first lists.
+            pub async fn ready(&self) {
+                $(self.$field.ready().await;)*
+            }
+
+            /// Waits until a write to `resource` at `revision` is seen; at once for resources that are not cached.
+            pub async fn caught_up(&self, resource: &str, revision: u64) {
+                match resource {
+                    $($resource => self.$field.caught_up(revision, CATCH_UP).await,)*
+                    _ => true,
+                };
+            }
+        }
+    };
+}
+
+caches! {
+    deployments: Deployment, "deployments", all;
+    replica_sets: ReplicaSet, "replicasets", all;
+    pods: Pod, "pods", all;
+    services: Service, "services", all;
+    slices: EndpointSlice, "endpointslices", all;
+    endpoints: Endpoints, "endpoints", all;
+    nodes: Node, "nodes", all;
     /// Of [`NODE_LEASES`] only.
-    pub leases: Shared<Lease>,
-    pub namespaces: Shared<Namespace>,
-    pub accounts: Shared<ServiceAccount>,
+    leases: Lease, "leases", |client| (Api::namespaced(client, NODE_LEASES), Config::default());
+    namespaces: Namespace, "namespaces", all;
+    accounts: ServiceAccount, "serviceaccounts", all;
     /// Those with the cluster's CA only.
-    pub root_cas: Shared<ConfigMap>,
-    pub quotas: Shared<ResourceQuota>,
-    /// Deletions of all resources, as the garbage collector sees them.
-    pub gone: Gone,
+    root_cas: ConfigMap, "configmaps", |client| (Api::all(client), Config::default().fields(&format!("metadata.name={ROOT_CA}")));
+    quotas: ResourceQuota, "resourcequotas", all;
+    budgets: PodDisruptionBudget, "poddisruptionbudgets", all;
+}
+
+/// All objects of a kind.
+fn all<K: kube::Resource<DynamicType = ()>>(client: kube::Client) -> (Api<K>, Config) {
+    (Api::all(client), Config::default())
 }
 
 type GoneHandler = Box<dyn Fn(&Gvr, &ObjectMeta) + Send + Sync>;
@@ -57,59 +96,6 @@ impl Gone {
     /// Tells of a deletion.
     pub fn tell(&self, gvr: &Gvr, meta: &ObjectMeta) {
         self.0.read().iter().for_each(|handler| handler(gvr, meta));
-    }
-}
-
-impl Caches {
-    /// Starts the watches.
-    pub fn spawn(&self, client: &kube::Client, token: &CancellationToken, tasks: &mut JoinSet<()>) {
-        let all = Config::default;
-        tasks.spawn(self.deployments.clone().run(Api::all(client.clone()), all(), token.clone()));
-        tasks.spawn(self.replica_sets.clone().run(Api::all(client.clone()), all(), token.clone()));
-        tasks.spawn(self.pods.clone().run(Api::all(client.clone()), all(), token.clone()));
-        tasks.spawn(self.services.clone().run(Api::all(client.clone()), all(), token.clone()));
-        tasks.spawn(self.slices.clone().run(Api::all(client.clone()), all(), token.clone()));
-        tasks.spawn(self.endpoints.clone().run(Api::all(client.clone()), all(), token.clone()));
-        tasks.spawn(self.nodes.clone().run(Api::all(client.clone()), all(), token.clone()));
-        let leases = Api::namespaced(client.clone(), NODE_LEASES);
-        tasks.spawn(self.leases.clone().run(leases, all(), token.clone()));
-        tasks.spawn(self.namespaces.clone().run(Api::all(client.clone()), all(), token.clone()));
-        tasks.spawn(self.accounts.clone().run(Api::all(client.clone()), all(), token.clone()));
-        tasks.spawn(self.quotas.clone().run(Api::all(client.clone()), all(), token.clone()));
-        let named = all().fields(&format!("metadata.name={ROOT_CA}"));
-        tasks.spawn(self.root_cas.clone().run(Api::all(client.clone()), named, token.clone()));
-    }
-
-    /// Waits for all first lists.
-    pub async fn ready(&self) {
-        self.deployments.ready().await;
-        self.replica_sets.ready().await;
-        self.pods.ready().await;
-        self.services.ready().await;
-        self.slices.ready().await;
-        self.endpoints.ready().await;
-        self.nodes.ready().await;
-        self.leases.ready().await;
-        self.namespaces.ready().await;
-        self.accounts.ready().await;
-        self.quotas.ready().await;
-        self.root_cas.ready().await;
-    }
-
-    /// Waits until a write to `resource` at `revision` is seen; at once for resources that are not cached.
-    pub async fn caught_up(&self, resource: &str, revision: u64) {
-        match resource {
-            "deployments" => self.deployments.caught_up(revision, CATCH_UP).await,
-            "replicasets" => self.replica_sets.caught_up(revision, CATCH_UP).await,
-            "pods" => self.pods.caught_up(revision, CATCH_UP).await,
-            "endpointslices" => self.slices.caught_up(revision, CATCH_UP).await,
-            "endpoints" => self.endpoints.caught_up(revision, CATCH_UP).await,
-            "nodes" => self.nodes.caught_up(revision, CATCH_UP).await,
-            "namespaces" => self.namespaces.caught_up(revision, CATCH_UP).await,
-            "serviceaccounts" => self.accounts.caught_up(revision, CATCH_UP).await,
-            "resourcequotas" => self.quotas.caught_up(revision, CATCH_UP).await,
-            _ => true,
-        };
     }
 }
 

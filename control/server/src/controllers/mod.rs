@@ -8,6 +8,7 @@ mod caches;
 mod context;
 mod deployment;
 mod discovery;
+mod disruption;
 mod endpoints;
 mod event_ttl;
 mod executor;
@@ -67,6 +68,7 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
     let controllers = [
         ("deployment-controller", deployment::run as fn(Context) -> _),
         ("replicaset-controller", replicaset::run as fn(Context) -> _),
+        ("disruption-controller", disruption::run as fn(Context) -> _),
         ("endpointslice-controller", endpoints::run_slices as fn(Context) -> _),
         ("endpoint-controller", endpoints::run_endpoints as fn(Context) -> _),
         ("node-controller", node_lifecycle::run as fn(Context) -> _),

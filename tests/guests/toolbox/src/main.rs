@@ -67,6 +67,11 @@ fn main() {
                 }
             }
         }
+        ["upper"] => {
+            for line in std::io::stdin().lines() {
+                println!("{}", line.expect("a line").to_uppercase());
+            }
+        }
         ["argv", ..] => println!("{args:?}"),
         ["env", names @ ..] => {
             for name in names {

@@ -158,9 +158,9 @@ async fn connections_are_refused_with_a_reason() {
     s.post(PODS, &pod("unbound")).await.ok();
     s.post("/api/v1/nodes", &json!({"apiVersion": "v1", "kind": "Node", "metadata": {"name": "n1"}})).await.ok();
     for (path, code, words) in [
-        ("pods/p/exec?command=ls", 501, "exec of pods is not implemented"),
+        ("pods/p/exec?command=ls", 503, "node n1 is not connected"),
         ("pods/p/exec?container=x&command=ls", 400, "container x is not valid for pod p"),
-        ("pods/p/attach", 501, "attach of pods"),
+        ("pods/p/attach", 503, "node n1 is not connected"),
         ("pods/p/portforward", 501, "portforward of pods"),
         ("pods/unbound/exec", 400, "pod unbound does not have a host assigned"),
         ("pods/none/exec", 404, "pods \"none\" not found"),
