@@ -9,6 +9,7 @@ pub mod checkpoint;
 pub mod env;
 pub mod fabric;
 pub mod fields;
+pub mod http_settings;
 pub mod images;
 pub mod log_reader;
 pub mod logs;

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use copepod_runtime::HttpLimits;
 use copepod_runtime::compile::Progress;
 use copepod_runtime::network::{Endpoint, NetError, Uplink};
 
@@ -138,6 +139,8 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     /// TCP ports declared by the container; an HTTP component is served on the first one, or on 80.
     pub ports: Vec<u16>,
+    /// How an HTTP component is served.
+    pub http: HttpLimits,
     /// Bytes of memory it may use; `None`: the runtime's default ([`crate::wasm::DEFAULT_MEMORY`]).
     pub memory_limit: Option<u64>,
     /// Thousandths of a core it may use; `None`: no quota.

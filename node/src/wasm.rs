@@ -142,6 +142,7 @@ impl PodSandbox for WasmSandbox {
         inner.cpu_request = spec.cpu_request_milli;
         inner.cpu_limit = spec.cpu_limit_milli;
         inner.http_port = spec.ports.first().copied();
+        inner.http_limits = spec.http;
         inner.stdout = Arc::new(Sink { stream: Stream::Stdout, output: spec.output.clone() });
         inner.stderr = Arc::new(Sink { stream: Stream::Stderr, output: spec.output });
         let container = self.sandbox.start(inner).map_err(|e| RuntimeError::Failed(e.to_string()))?;

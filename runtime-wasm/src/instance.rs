@@ -12,6 +12,7 @@ use wasmtime_wasi_http::WasiHttpCtx;
 use crate::ctx::GuestCtx;
 use crate::limits::{Limiter, MemoryBudget};
 use crate::outgoing::OutgoingHttp;
+use crate::outgoing::tls::Tls;
 use crate::sockets::PodNet;
 use crate::stdio::{Input, Output, OutputSink};
 use crate::vfs::Mounts;
@@ -44,6 +45,8 @@ pub(crate) struct Template {
     pub(crate) start_ticks: u32,
     pub(crate) net: Arc<PodNet>,
     pub(crate) files: Arc<Mounts>,
+    /// For requests over TLS.
+    pub(crate) tls: Arc<Tls>,
 }
 
 /// An instance's output streams, which outlive its store.
@@ -87,7 +90,7 @@ impl Template {
             config: self.config.clone(),
             stderr: outputs.stderr.clone(),
             http: WasiHttpCtx::new(),
-            outgoing: OutgoingHttp { net: self.net.clone() },
+            outgoing: OutgoingHttp { net: self.net.clone(), tls: self.tls.clone() },
             limiter: Limiter::new(self.budget.clone()),
             start_ticks_left: Some(self.start_ticks),
             net: self.net.clone(),
