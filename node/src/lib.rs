@@ -10,6 +10,7 @@ pub mod env;
 pub mod exec;
 pub mod fabric;
 pub mod fields;
+pub mod http_settings;
 pub mod images;
 #[cfg(test)]
 mod limits_doc;

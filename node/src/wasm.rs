@@ -161,6 +161,7 @@ impl PodSandbox for WasmSandbox {
         inner.cpu_request = spec.cpu_request_milli;
         inner.cpu_limit = spec.cpu_limit_milli;
         inner.http_port = spec.ports.first().copied();
+        inner.http_limits = spec.http;
         inner.tty = spec.tty;
         let attached = Arc::<Attached>::default();
         let sink = |stream| Arc::new(Sink { stream, output: spec.output.clone(), attached: attached.clone() });

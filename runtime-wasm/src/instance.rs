@@ -13,6 +13,7 @@ use crate::ctx::GuestCtx;
 use crate::engine::Instances;
 use crate::limits::{Limiter, MemoryBudget};
 use crate::outgoing::OutgoingHttp;
+use crate::outgoing::tls::Tls;
 use crate::sockets::PodNet;
 use crate::stdio::{Input, Output, OutputSink};
 use crate::vfs::Mounts;
@@ -47,6 +48,8 @@ pub(crate) struct Template {
     pub(crate) files: Arc<Mounts>,
     /// The node's instances, of which each of the container's is one.
     pub(crate) instances: Arc<Instances>,
+    /// For requests over TLS.
+    pub(crate) tls: Arc<Tls>,
 }
 
 /// An instance's output streams, which outlive its store.
@@ -99,7 +102,7 @@ impl Template {
             config: self.config.clone(),
             stderr: outputs.stderr.clone(),
             http,
-            outgoing: OutgoingHttp { net: self.net.clone() },
+            outgoing: OutgoingHttp { net: self.net.clone(), tls: self.tls.clone() },
             limiter: Limiter::new(self.budget.clone()),
             start_ticks_left: Some(self.start_ticks),
             net: self.net.clone(),

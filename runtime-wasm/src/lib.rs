@@ -27,7 +27,8 @@ mod ticker;
 pub mod vfs;
 mod wrap;
 
-pub use crate::http::{HttpLimits, serve_stream};
+pub use crate::http::{HEADER_TIMEOUT, HttpLimits, MAX_HEADER_BYTES, MAX_HEADERS, serve_stream, serve_with};
+pub use crate::outgoing::tls::CA_FILE;
 pub use compile::LoadError;
 pub use container::{Container, ContainerSpec, ExecSpec};
 pub use engine::{AtCapacity, Capacity, Compiler, Runtime, RuntimeConfig, RuntimeError};

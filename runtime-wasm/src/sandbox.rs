@@ -17,6 +17,7 @@ use crate::http::HttpServer;
 use crate::instance::Template;
 use crate::limits::MemoryBudget;
 use crate::network::NetError;
+use crate::outgoing::tls::Tls;
 use crate::program::{Kind, Pre, Program};
 use crate::rate::Paced;
 use crate::sockets::PodNet;
@@ -110,7 +111,9 @@ impl Sandbox {
             env.push(("HOSTNAME".into(), self.spec.hostname.clone()));
         }
         let [stdout, stderr] = Paced::both([spec.stdout, spec.stderr], spec.log_rate);
+        let files = spec.files.unwrap_or_else(|| Arc::new(Mounts::new(self.spec.vfs.root())));
         let template = Template {
+            tls: Tls::new(&env, files.clone(), stderr.clone()),
             engine: self.runtime.engine.clone(),
             args: spec.args,
             config: config_of(&env),
@@ -123,7 +126,7 @@ impl Sandbox {
             budget: budget.clone(),
             start_ticks: u32::try_from(config.start_cpu.as_nanos() / TICK.as_nanos()).unwrap_or(u32::MAX),
             net: self.spec.net.clone(),
-            files: spec.files.unwrap_or_else(|| Arc::new(Mounts::new(self.spec.vfs.root()))),
+            files,
             instances: self.runtime.instances.clone(),
         };
         let mut container = Container {
@@ -194,6 +197,7 @@ impl Sandbox {
         env.retain(|(name, _)| !spec.env.iter().any(|(new, _)| new == name));
         env.extend(spec.env);
         let template = Template {
+            tls: Tls::new(&env, container.template.files.clone(), spec.stderr.clone()),
             args: spec.args,
             config: config_of(&env),
             env,

@@ -29,7 +29,7 @@ pub const SOCKET_BYTES: u64 = 8 << 10;
 /// Bytes of a pod's buffers that a datagram takes besides its payload.
 pub const DATAGRAM_COST: usize = 256;
 /// Bytes of a pod's buffers that a connection which speaks HTTP to one of its components in bytes takes.
-pub const HTTP_CONNECTION_BYTES: u64 = 2 * crate::http::MAX_BUFFERED as u64;
+pub const HTTP_CONNECTION_BYTES: u64 = 2 * crate::http::MAX_HEADER_BYTES as u64;
 /// Bytes of a pod's buffers that an HTTP exchange takes, incoming or outgoing: parts of both bodies.
 pub const EXCHANGE_BYTES: u64 = 4 * crate::outgoing::BODY_CHUNK as u64;
 /// Name lookups of a pod: 20,000 per second. In-cluster names are answered from memory.

@@ -231,6 +231,11 @@ impl Mounts {
 
     /// Reads a whole file.
     pub fn read_file(&self, path: &str) -> Result<Bytes> {
+        self.read_file_up_to(path, usize::MAX)
+    }
+
+    /// Reads a whole file of at most `max` bytes; [`VfsError::FileTooLarge`] if it has more.
+    pub fn read_file_up_to(&self, path: &str, max: usize) -> Result<Bytes> {
         let node = self.resolve(&self.root, path, true)?.existing()?.node;
         let mut out = BytesMut::new();
         loop {
@@ -239,6 +244,9 @@ impl Mounts {
                 return Ok(out.freeze());
             }
             out.extend_from_slice(&part);
+            if out.len() > max {
+                return Err(VfsError::FileTooLarge);
+            }
         }
     }
 
