@@ -50,9 +50,10 @@ impl GuestCtx {
         self.start_ticks_left = None;
     }
 
-    /// Called at the end of each tick in which the guest ran: what is counted rather than charged as it grows.
-    pub(crate) fn at_tick(&mut self) -> wasmtime::Result<()> {
-        self.limiter.handles(self.table.iter_mut().count())?;
+    /// Called at the end of each tick in which the guest ran: what is counted rather than charged as it grows, beside
+    /// its handles the `concurrent` streams and tasks of WASI 0.3.
+    pub(crate) fn at_tick(&mut self, concurrent: usize) -> wasmtime::Result<()> {
+        self.limiter.handles(self.table.iter_mut().count() + concurrent)?;
         if let Some(left) = &mut self.start_ticks_left {
             *left = left.checked_sub(1).ok_or(StartBudget)?;
         }

@@ -1,4 +1,5 @@
-//! Sockets of guests: the pod's network core ([`PodNet`]) and the wasi:sockets 0.2 host over it.
+//! Sockets of guests: the pod's network core ([`PodNet`]) and the wasi:sockets 0.2 and
+//! 0.3 hosts over it.
 //!
 //! No socket of the host is touched here. Loopback and the pod's own addresses stay in this process; everything else
 //! goes through the pod's [`crate::network::Uplink`]. Every address passes [`policy::decide`] first.
@@ -13,7 +14,7 @@ mod ports;
 mod tests;
 
 pub use bindings::{Accepted, Datagram, TcpBinding, TcpListener, UdpBinding};
-pub use host::{SocketsCtxView, SocketsView, add_to_linker};
+pub use host::{SocketsCtxView, SocketsView, add_to_linker, p3};
 pub use pipe::{PIPE_BYTES, http as http_pipe};
 pub use podnet::{Connection, MAX_DATAGRAM, NetLimits, PodNet, SocketPermit};
 pub use ports::EPHEMERAL_PORTS;

@@ -2,13 +2,13 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::{CancellationToken, PollSemaphore};
 
 use super::bindings::{Datagram, ListenerEntry, TcpBinding, TcpListener, UdpBinding};
 use super::pipe;
@@ -30,7 +30,7 @@ pub struct NetLimits {
     pub backlog: usize,
     /// Datagrams waiting in one socket; more are dropped.
     pub datagrams: usize,
-    /// Bytes of datagrams waiting in all sockets of the pod; more are dropped.
+    /// Bytes of datagrams waiting in all sockets of the pod, or on their way out of it; more are dropped.
     pub datagram_bytes: usize,
     /// Name lookups under way at once; more fail as a resolver's passing failure.
     pub lookups: usize,
@@ -59,7 +59,7 @@ pub struct PodNet {
     limits: NetLimits,
     tables: Mutex<Tables>,
     hosts: Mutex<HashMap<String, Vec<IpAddr>>>,
-    sockets: AtomicUsize,
+    sockets: Arc<Semaphore>,
     datagram_bytes: Arc<Semaphore>,
     lookups: Semaphore,
     is_closed: AtomicBool,
@@ -82,7 +82,7 @@ impl PodNet {
             limits,
             tables: Mutex::default(),
             hosts: Mutex::default(),
-            sockets: AtomicUsize::new(0),
+            sockets: Arc::new(Semaphore::new(limits.sockets.min(Semaphore::MAX_PERMITS))),
             datagram_bytes: Arc::new(Semaphore::new(limits.datagram_bytes)),
             lookups: Semaphore::new(limits.lookups),
             is_closed: AtomicBool::new(false),
@@ -202,8 +202,7 @@ impl PodNet {
             return Err(NetError::LimitReached("datagram size"));
         }
         let sender = self.tables.lock().udp.find(to).cloned().ok_or(NetError::ConnectionRefused)?;
-        let cost = u32::try_from(data.len().max(1)).unwrap_or(u32::MAX);
-        if let Ok(permit) = self.datagram_bytes.clone().try_acquire_many_owned(cost) {
+        if let Some(permit) = self.room_for(&data) {
             // A full queue drops it, as UDP does.
             let _ = sender.try_send(Datagram { from, data, _permit: permit });
         }
@@ -224,6 +223,7 @@ impl PodNet {
             let _ = self.deliver_datagram(from, to, data);
             return Ok(());
         }
+        let Some(_permit) = self.room_for(&data) else { return Ok(()) };
         self.uplink.send_datagram(from, to, data).await
     }
 
@@ -260,10 +260,13 @@ impl PodNet {
 
     /// Counts one socket of a guest until the permit is dropped; [`NetError::LimitReached`] beyond the pod's limit.
     pub fn socket_permit(&self) -> Result<SocketPermit, NetError> {
-        let pod = self.me.upgrade().ok_or(NetError::Unreachable)?;
-        let fits = |used: usize| (used < self.limits.sockets).then_some(used + 1);
-        let taken = self.sockets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
-        taken.map(|_| SocketPermit(pod)).map_err(|_| NetError::LimitReached("sockets of the pod"))
+        let permit = self.sockets.clone().try_acquire_owned();
+        permit.map(SocketPermit::from).map_err(|_| NetError::LimitReached("sockets of the pod"))
+    }
+
+    /// Permits for sockets, for who would rather wait than hear that there is none.
+    pub fn socket_permits(&self) -> PollSemaphore {
+        PollSemaphore::new(self.sockets.clone())
     }
 
     /// Addresses and ports that are bound now.
@@ -279,7 +282,7 @@ impl PodNet {
 
     /// Sockets that guests hold now.
     pub fn socket_count(&self) -> usize {
-        self.sockets.load(Ordering::Relaxed)
+        self.limits.sockets.min(Semaphore::MAX_PERMITS).saturating_sub(self.sockets.available_permits())
     }
 
     fn resolve_locally(&self, name: &str) -> Result<Option<Vec<IpAddr>>, NetError> {
@@ -295,6 +298,12 @@ impl PodNet {
             return Ok(Some(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]));
         }
         Ok(self.hosts.lock().get(&name).cloned())
+    }
+
+    /// A place among the pod's waiting datagrams, if there is one.
+    fn room_for(&self, data: &Bytes) -> Option<OwnedSemaphorePermit> {
+        let cost = u32::try_from(data.len().max(1)).unwrap_or(u32::MAX);
+        self.datagram_bytes.clone().try_acquire_many_owned(cost).ok()
     }
 
     fn check_open(&self) -> Result<(), NetError> {
@@ -370,10 +379,12 @@ fn all_addresses(port: u16) -> [SocketAddr; 2] {
 }
 
 /// Counts a socket against its pod's limit.
-pub struct SocketPermit(Arc<PodNet>);
+pub struct SocketPermit {
+    _permit: OwnedSemaphorePermit,
+}
 
-impl Drop for SocketPermit {
-    fn drop(&mut self) {
-        self.0.sockets.fetch_sub(1, Ordering::Relaxed);
+impl From<OwnedSemaphorePermit> for SocketPermit {
+    fn from(permit: OwnedSemaphorePermit) -> Self {
+        Self { _permit: permit }
     }
 }

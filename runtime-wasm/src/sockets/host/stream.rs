@@ -13,9 +13,10 @@ use wasmtime_wasi_io::streams::{InputStream, OutputStream, StreamError, StreamRe
 
 use super::task::Task;
 use crate::network::{ByteStream, NetError};
+use crate::sockets::bindings::TcpBinding;
+use crate::sockets::podnet::SocketPermit;
+use crate::transfer::MAX_TRANSFER;
 
-/// Bytes moved by one call at most.
-const MAX_TRANSFER: usize = 64 << 10;
 /// Bytes read ahead while the guest waits for the stream to become ready.
 const READ_AHEAD: usize = 16 << 10;
 
@@ -27,12 +28,36 @@ pub(super) struct Duplex {
 }
 
 impl Duplex {
-    /// `closed` ends writes that outlive the guest's handles.
-    pub(super) fn new(stream: ByteStream, closed: CancellationToken) -> Self {
+    /// `closed` ends writes that outlive the guest's handles; `held` is dropped with the last of them.
+    pub(super) fn new(stream: ByteStream, closed: CancellationToken, held: Held) -> Self {
         let (read, write) = tokio::io::split(stream);
+        let held = Arc::new(held);
         Self {
-            reader: Arc::new(Mutex::new(Reader { half: Some(read), ahead: Bytes::new() })),
-            writer: Arc::new(Mutex::new(Writer { state: State::Idle(write), closed })),
+            reader: Arc::new(Mutex::new(Reader {
+                half: Some(read),
+                ahead: Bytes::new(),
+                failure: None,
+                _held: held.clone(),
+            })),
+            writer: Arc::new(Mutex::new(Writer { state: State::Idle(write), closed, _held: held })),
+        }
+    }
+
+    /// Whether there is something to receive, be it the end.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.reader.lock().poll_ready(cx)
+    }
+
+    /// Receives into `space`, which is not empty; nothing at the end.
+    pub(super) fn poll_receive(&self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<std::io::Result<usize>> {
+        self.reader.lock().poll_receive(cx, space)
+    }
+
+    /// Whether there is room to send, or a reason that there will be none. Not to be mixed with [`Self::output`].
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
+        match &mut self.writer.lock().state {
+            State::Idle(half) => Pin::new(half).poll_write(cx, data),
+            _ => Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -45,7 +70,10 @@ impl Duplex {
     }
 
     pub(super) fn shutdown_receive(&self) {
-        *self.reader.lock() = Reader { half: None, ahead: Bytes::new() };
+        let mut reader = self.reader.lock();
+        reader.half = None;
+        reader.ahead = Bytes::new();
+        reader.failure = None;
     }
 
     pub(super) fn shutdown_send(&self) {
@@ -53,43 +81,68 @@ impl Duplex {
     }
 }
 
+/// What a connection holds for as long as it is open.
+pub(super) struct Held {
+    pub(super) _permit: Arc<SocketPermit>,
+    pub(super) _binding: Option<TcpBinding>,
+}
+
 struct Reader {
     /// `None` after the end or a shutdown.
     half: Option<ReadHalf<ByteStream>>,
     ahead: Bytes,
+    /// Why it ended, until that is told.
+    failure: Option<std::io::ErrorKind>,
+    _held: Arc<Held>,
 }
 
 impl Reader {
+    /// Fills a part of `space`, which is not empty; nothing at the end.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<std::io::Result<usize>> {
+        if !self.ahead.is_empty() {
+            let data = self.ahead.split_to(space.len().min(self.ahead.len()));
+            for (to, from) in space.iter_mut().zip(&*data) {
+                *to = *from;
+            }
+            return Poll::Ready(Ok(data.len()));
+        }
+        let Some(half) = &mut self.half else {
+            return Poll::Ready(self.failure.take().map_or(Ok(0), |kind| Err(kind.into())));
+        };
+        let mut buffer = ReadBuf::new(space);
+        let result = ready!(Pin::new(half).poll_read(cx, &mut buffer));
+        let filled = buffer.filled().len();
+        if result.is_err() || filled == 0 {
+            self.half = None;
+        }
+        Poll::Ready(result.map(|()| filled))
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<StreamResult<Bytes>> {
         if !self.ahead.is_empty() {
             return Poll::Ready(Ok(self.ahead.split_to(size.min(self.ahead.len()))));
         }
-        let Some(half) = &mut self.half else { return Poll::Ready(Err(StreamError::Closed)) };
         let mut space = BytesMut::zeroed(size.min(MAX_TRANSFER));
-        let mut buffer = ReadBuf::new(&mut space);
-        let result = ready!(Pin::new(half).poll_read(cx, &mut buffer));
-        let filled = buffer.filled().len();
-        match result {
-            Ok(()) if filled > 0 => {
+        Poll::Ready(match ready!(self.poll_receive(cx, &mut space)) {
+            Ok(0) => Err(StreamError::Closed),
+            Ok(filled) => {
                 space.truncate(filled);
-                Poll::Ready(Ok(space.freeze()))
+                Ok(space.freeze())
             }
-            Ok(()) => {
-                self.half = None;
-                Poll::Ready(Err(StreamError::Closed))
-            }
-            Err(error) => {
-                self.half = None;
-                Poll::Ready(Err(failed(&error)))
-            }
-        }
+            Err(error) => Err(failed(&error)),
+        })
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ahead.is_empty()
-            && let Ok(data) = ready!(self.poll_read(cx, READ_AHEAD))
-        {
-            self.ahead = data;
+        if self.ahead.is_empty() {
+            let mut space = BytesMut::zeroed(READ_AHEAD);
+            match ready!(self.poll_receive(cx, &mut space)) {
+                Ok(filled) => {
+                    space.truncate(filled);
+                    self.ahead = space.freeze();
+                }
+                Err(error) => self.failure = Some(error.kind()),
+            }
         }
         Poll::Ready(())
     }
@@ -122,6 +175,7 @@ type Half = WriteHalf<ByteStream>;
 struct Writer {
     state: State,
     closed: CancellationToken,
+    _held: Arc<Held>,
 }
 
 enum State {
@@ -200,7 +254,7 @@ impl Writer {
                 }
             }
             State::Writing(task) => State::Closing(Task::spawn(async move {
-                let mut half = task.result().await??;
+                let mut half = task.result().await.map_err(std::io::Error::other)??;
                 half.shutdown().await?;
                 Ok(half)
             })),
