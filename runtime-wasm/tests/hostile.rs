@@ -3,15 +3,18 @@
 
 mod support;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use copepod_runtime::rate::Rate;
 use copepod_runtime::vfs::{HostDir, Mount, Mounts, Source, Vfs};
 use copepod_runtime::{ContainerSpec, Endpoint, ExitReason, OutputSink};
 use http_body_util::{BodyExt, Empty};
 use support::{Pod, Running};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 /// Memory of a hostile container.
 const MEMORY: u64 = 64 << 20;
@@ -91,7 +94,7 @@ async fn attacks_end_and_leave_nothing() {
         ("connect", "0.0.0.0:80", Told("Invalid argument")),
         ("connect", "[::]:80", Told("Invalid argument")),
         ("connect", "127.0.0.1:7900", Told("refused")),
-        ("connect", "255.255.255.255:80", Told("denied")),
+        ("connect", "255.255.255.255:80", Told("Invalid argument")),
         ("send", "169.254.169.254:53", Told("denied")),
         ("send", "224.0.0.251:5353", Told("denied")),
         ("bind", "169.254.0.1:80", Told("denied")),
@@ -100,6 +103,33 @@ async fn attacks_end_and_leave_nothing() {
         ("read", "../../../../etc/passwd", Told("No such file")),
         ("write", "/dev/null/x", Told("No such file")),
     ];
+    attacks("hostile", cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attacks_by_wasi_03_end_and_leave_nothing() {
+    let cases: &[(&str, &str, Stop)] = &[
+        ("streams", "", Trapped("handle limit exceeded")),
+        ("joined", "", Trapped("resource table has no free keys")),
+        ("tasks", "", Trapped("limit exceeded")),
+        ("descriptors", "", Trapped("handle limit exceeded")),
+        ("sockets", "", Told("limit of sockets")),
+        ("half-open", "", Told("ConnectionRefused")),
+        ("accepts", "", Harmless),
+        ("unread", "", Harmless),
+        ("cancels", "", Harmless),
+        ("endless", "", Told("InsufficientSpace")),
+        ("datagrams", "", Harmless),
+        ("forged-cancel", "", Trapped("unknown handle index 4242")),
+        ("forged-drop", "", Trapped("unknown handle index 4242")),
+        ("idle-cancel", "", Trapped("cancel")),
+        ("bad-buffer", "", Trapped("out of bounds")),
+    ];
+    attacks("p3_hostile", cases).await;
+}
+
+/// Runs each attack of a guest beside a neighbour that must not suffer.
+async fn attacks(guest: &str, cases: &[(&str, &str, Stop)]) {
     // Another pod's loopback: the same address means the attacker's own.
     let other = Pod::new();
     let _neighbour = other.net.listen("127.0.0.1:7900".parse().unwrap(), 1).unwrap();
@@ -110,7 +140,11 @@ async fn attacks_end_and_leave_nothing() {
     for (attack, argument, stop) in cases {
         let pod = Pod::new();
         let before = pod.vfs.usage();
-        let attacker = pod.start("hostile", &[attack, argument], limited).await;
+        let change = |spec: &mut ContainerSpec| {
+            limited(spec);
+            spec.stdin = Some(Box::new(Silent));
+        };
+        let attacker = pod.start(guest, &[attack, argument], change).await;
         let ended = tokio::time::timeout(PATIENCE, attacker.container.wait());
         let watch = async {
             loop {
@@ -153,6 +187,23 @@ async fn attacks_end_and_leave_nothing() {
     println!("slowest answer of the neighbour: {:?} beside {}", slowest.0, slowest.1);
 }
 
+/// An input that never says anything.
+struct Silent;
+
+impl AsyncRead for Silent {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+/// A log writer that takes everything.
+struct Anything;
+
+#[async_trait::async_trait]
+impl OutputSink for Anything {
+    async fn write(&self, _data: Bytes) {}
+}
+
 /// A log writer that never takes anything.
 struct Stuck;
 
@@ -165,15 +216,24 @@ impl OutputSink for Stuck {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_never_ends_is_killed_at_once() {
-    for attack in ["spin", "spin-calls", "log", "log-stuck"] {
+    for (guest, attack) in [
+        ("hostile", "spin"),
+        ("hostile", "spin-calls"),
+        ("hostile", "log"),
+        ("hostile", "log-stuck"),
+        ("p3_hostile", "hole"),
+    ] {
         let pod = Pod::new();
         let change = |spec: &mut ContainerSpec| {
             limited(spec);
             if attack == "log-stuck" {
                 spec.stdout = Arc::new(Stuck);
             }
+            if attack == "hole" {
+                (spec.stdout, spec.log_rate) = (Arc::new(Anything), Rate { per_second: u64::MAX, burst: u64::MAX });
+            }
         };
-        let attacker = pod.start("hostile", &[attack.trim_end_matches("-stuck")], change).await;
+        let attacker = pod.start(guest, &[attack.trim_end_matches("-stuck")], change).await;
         while attacker.container.cpu_time().is_zero() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

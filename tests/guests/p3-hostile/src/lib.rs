@@ -22,7 +22,7 @@ unsafe extern "C" {
     fn cancel_read(stream: u32) -> u32;
     #[link_name = "[stream-drop-readable-0]read-via-stream"]
     fn drop_readable(stream: u32);
-    #[link_name = "[stream-read-0]read-via-stream"]
+    #[link_name = "[async-lower][stream-read-0]read-via-stream"]
     fn read_into(stream: u32, buffer: u32, length: u32) -> u32;
     #[link_name = "read-via-stream"]
     fn open(result: *mut [u32; 2]);
