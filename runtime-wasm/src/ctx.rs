@@ -15,6 +15,9 @@ use crate::sockets::{PodNet, SocketsCtxView, SocketsView};
 use crate::stdio::Output;
 use crate::vfs::Mounts;
 
+/// What a task, stream or future of WASI 0.3 costs, in handles.
+const CONCURRENT_HANDLES: usize = 4;
+
 /// The data of one store. Every WASI interface that the guest imports works on fields of this and on nothing else.
 pub struct GuestCtx {
     /// Handles the guest holds: streams, sockets, descriptors, bodies. Bounded.
@@ -53,7 +56,7 @@ impl GuestCtx {
     /// Called at the end of each tick in which the guest ran: what is counted rather than charged as it grows, beside
     /// its handles the `concurrent` streams and tasks of WASI 0.3.
     pub(crate) fn at_tick(&mut self, concurrent: usize) -> wasmtime::Result<()> {
-        self.limiter.handles(self.table.iter_mut().count() + concurrent)?;
+        self.limiter.handles(self.table.iter_mut().count() + concurrent * CONCURRENT_HANDLES)?;
         if let Some(left) = &mut self.start_ticks_left {
             *left = left.checked_sub(1).ok_or(StartBudget)?;
         }

@@ -20,7 +20,7 @@ use crate::vfs::Mounts;
 pub const MAX_HANDLES: usize = 16_384;
 /// Most tasks, streams, futures and their ends that the async ABI of WASI 0.3 keeps for one instance. Streams that a guest
 /// joined to each other are counted here though it has no handle of them.
-pub const MAX_CONCURRENT: usize = 4 * MAX_HANDLES;
+pub const MAX_CONCURRENT: usize = 16_384;
 /// Most bytes of lists and strings that a guest passes to the host in one call.
 pub const MAX_HOSTCALL_BYTES: usize = 16 << 20;
 /// Most random bytes in one call.

@@ -8,6 +8,8 @@ use wasmtime::component::{FutureReader, Lift, Lower, StreamProducer, StreamReade
 
 /// Bytes moved by one call at most.
 pub(crate) const MAX_TRANSFER: usize = 64 << 10;
+/// Bytes that the host keeps for a stream which the guest joined to another.
+pub(crate) const JOINED_BYTES: usize = 8 << 10;
 /// Bytes moved before it is asked whether the guest's turn is over.
 const STRIDE: usize = 1 << 20;
 

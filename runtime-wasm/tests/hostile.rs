@@ -11,9 +11,9 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use copepod_runtime::rate::Rate;
 use copepod_runtime::vfs::{HostDir, Mount, Mounts, Source, Vfs};
-use copepod_runtime::{ContainerSpec, Endpoint, ExitReason, OutputSink};
+use copepod_runtime::{ContainerSpec, Endpoint, ExitReason, OutputSink, Uplink};
 use http_body_util::{BodyExt, Empty};
-use support::{Pod, Running};
+use support::{Alone, Pod, Running, Silent};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 /// Memory of a hostile container.
@@ -103,15 +103,15 @@ async fn attacks_end_and_leave_nothing() {
         ("read", "../../../../etc/passwd", Told("No such file")),
         ("write", "/dev/null/x", Told("No such file")),
     ];
-    attacks("hostile", cases).await;
+    attacks("hostile", Arc::new(Alone), cases).await;
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn attacks_by_wasi_03_end_and_leave_nothing() {
     let cases: &[(&str, &str, Stop)] = &[
-        ("streams", "", Trapped("handle limit exceeded")),
+        ("streams", "", Trapped("resource table has no free keys")),
         ("joined", "", Trapped("resource table has no free keys")),
-        ("tasks", "", Trapped("limit exceeded")),
+        ("tasks", "", Trapped("handle limit exceeded")),
         ("descriptors", "", Trapped("handle limit exceeded")),
         ("sockets", "", Told("limit of sockets")),
         ("half-open", "", Told("ConnectionRefused")),
@@ -120,16 +120,20 @@ async fn attacks_by_wasi_03_end_and_leave_nothing() {
         ("cancels", "", Harmless),
         ("endless", "", Told("InsufficientSpace")),
         ("datagrams", "", Harmless),
+        ("connects", "", Told("limit of sockets")),
+        ("lookups", "", Told("TemporaryResolverFailure")),
+        ("given-up", "", Harmless),
+        ("outgoing", "", Harmless),
         ("forged-cancel", "", Trapped("unknown handle index 4242")),
         ("forged-drop", "", Trapped("unknown handle index 4242")),
         ("idle-cancel", "", Trapped("cancel")),
         ("bad-buffer", "", Trapped("out of bounds")),
     ];
-    attacks("p3_hostile", cases).await;
+    attacks("p3_hostile", Arc::new(Silent), cases).await;
 }
 
 /// Runs each attack of a guest beside a neighbour that must not suffer.
-async fn attacks(guest: &str, cases: &[(&str, &str, Stop)]) {
+async fn attacks(guest: &str, uplink: Arc<dyn Uplink>, cases: &[(&str, &str, Stop)]) {
     // Another pod's loopback: the same address means the attacker's own.
     let other = Pod::new();
     let _neighbour = other.net.listen("127.0.0.1:7900".parse().unwrap(), 1).unwrap();
@@ -138,11 +142,11 @@ async fn attacks(guest: &str, cases: &[(&str, &str, Stop)]) {
     assert_eq!(probe.get("/hello").await.0, 200);
     let mut slowest = (Duration::ZERO, "");
     for (attack, argument, stop) in cases {
-        let pod = Pod::new();
+        let pod = Pod::below(uplink.clone());
         let before = pod.vfs.usage();
         let change = |spec: &mut ContainerSpec| {
             limited(spec);
-            spec.stdin = Some(Box::new(Silent));
+            spec.stdin = Some(Box::new(Mute));
         };
         let attacker = pod.start(guest, &[attack, argument], change).await;
         let ended = tokio::time::timeout(PATIENCE, attacker.container.wait());
@@ -188,9 +192,9 @@ async fn attacks(guest: &str, cases: &[(&str, &str, Stop)]) {
 }
 
 /// An input that never says anything.
-struct Silent;
+struct Mute;
 
-impl AsyncRead for Silent {
+impl AsyncRead for Mute {
     fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         Poll::Pending
     }

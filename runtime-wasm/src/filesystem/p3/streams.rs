@@ -11,7 +11,7 @@ use super::types::{DirectoryEntry, ErrorCode};
 use crate::filesystem::code;
 use crate::filesystem::descriptor::EntryStream;
 use crate::filesystem::streams::{FileReader, FileWriter};
-use crate::transfer::{MAX_TRANSFER, Outcome, Pace};
+use crate::transfer::{JOINED_BYTES, MAX_TRANSFER, Outcome, Pace};
 use crate::vfs::VfsError;
 
 /// Entries of a directory given by one call at most.
@@ -44,7 +44,7 @@ impl<D> StreamProducer<D> for Reading {
         finish: bool,
     ) -> Poll<wasmtime::Result<StreamResult>> {
         ready!(self.pace.poll(cx, finish));
-        let mut destination = destination.as_direct(store, MAX_TRANSFER);
+        let mut destination = destination.as_direct(store, JOINED_BYTES);
         let space = destination.remaining();
         if space.is_empty() {
             return Poll::Ready(Ok(StreamResult::Completed));

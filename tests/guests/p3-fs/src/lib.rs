@@ -1,7 +1,7 @@
 //! What WASI 0.3 has of files, below the directory given: streams both ways, links, renaming, long directories, errors,
 //! ways out. Prints "ok", or panics where it differs from what the interface promises.
 
-use futures::join;
+use futures::future::{join, join4};
 use wasip3::filesystem::preopens::get_directories;
 use wasip3::filesystem::types::{
     Descriptor, DescriptorFlags, DescriptorType, ErrorCode, NewTimestamp, OpenFlags, PathFlags,
@@ -53,7 +53,7 @@ async fn write(file: &Descriptor, offset: Option<u64>, data: &[u8]) -> Result<()
         writer.write_all(data.to_vec()).await;
         drop(writer);
     };
-    join!(send, async { written.await }).1
+    join(send, async { written.await }).await.1
 }
 
 async fn read(file: &Descriptor, offset: u64) -> Result<Vec<u8>, ErrorCode> {
@@ -125,7 +125,7 @@ async fn streams(dir: &Descriptor) {
     assert_eq!(two.stat().await.unwrap().size, 499_990, "nothing was appended");
 
     // Several at once do not disturb each other.
-    let results = join!(read(&one, 0), read(&one, 1000), write(&two, Some(0), &data), read(&one, 499_999));
+    let results = join4(read(&one, 0), read(&one, 1000), write(&two, Some(0), &data), read(&one, 499_999)).await;
     assert!(results.0.unwrap() == data && results.1.unwrap() == data[1000..] && results.3.unwrap().len() == 1);
     results.2.unwrap();
     drop(unasked);
@@ -141,7 +141,7 @@ async fn names(dir: &Descriptor) {
     assert_eq!(file.stat().await.unwrap().link_count, 2);
     let hard = dir.open_at(NO_LINKS, "hard".into(), OpenFlags::empty(), READ).await.unwrap();
     assert!(hard.is_same_object(&file).await);
-    let hashes = join!(hard.metadata_hash(), dir.metadata_hash_at(NO_LINKS, "a".into()));
+    let hashes = join(hard.metadata_hash(), dir.metadata_hash_at(NO_LINKS, "a".into())).await;
     assert_eq!(hashes.0.unwrap().lower, hashes.1.unwrap().lower);
     dir.symlink_at("hard".into(), "soft".into()).await.unwrap();
     assert_eq!(dir.readlink_at("soft".into()).await.unwrap(), "hard");

@@ -4,9 +4,10 @@
 use std::fmt::Debug;
 use std::pin::pin;
 
-use futures::poll;
+use futures::future::poll_immediate;
 use wasip3::filesystem::preopens::get_directories;
 use wasip3::filesystem::types::{Descriptor, DescriptorFlags, OpenFlags, PathFlags};
+use wasip3::sockets::ip_name_lookup::resolve_addresses;
 use wasip3::sockets::types::{IpAddressFamily, IpSocketAddress, Ipv4SocketAddress, TcpSocket, UdpSocket};
 use wasip3::wit_bindgen::StreamResult;
 use wasip3::wit_stream;
@@ -81,7 +82,7 @@ async fn attack(name: &str) -> Result<(), String> {
             socket.bind(IpSocketAddress::Ipv4(Ipv4SocketAddress { port: 0, address: (127, 0, 0, 1) })).map_err(text)?;
             for _ in 0..MANY {
                 let mut receive = Box::pin(socket.receive());
-                assert!(poll!(&mut receive).is_pending());
+                assert!(poll_immediate(&mut receive).await.is_none());
                 std::mem::forget(receive);
             }
         }
@@ -116,7 +117,7 @@ async fn attack(name: &str) -> Result<(), String> {
             }
             hoard[0].connect(to).await.map_err(text)?;
             let mut accept = pin!(connections.next());
-            assert!(poll!(&mut accept).is_pending(), "one socket more than there may be");
+            assert!(poll_immediate(&mut accept).await.is_none(), "one socket more than there may be");
             hoard.pop();
             accept.await.ok_or("not accepted")?;
         }
@@ -132,7 +133,7 @@ async fn attack(name: &str) -> Result<(), String> {
                 let sent = socket.send(reader);
                 loop {
                     let mut write = Box::pin(writer.write(vec![0; 64 << 10]));
-                    if poll!(&mut write).is_pending() {
+                    if poll_immediate(&mut write).await.is_none() {
                         break;
                     }
                 }
@@ -143,7 +144,7 @@ async fn attack(name: &str) -> Result<(), String> {
             let (_listener, mut connections) = listen()?;
             for _ in 0..20_000 {
                 let mut read = pin!(connections.read(Vec::with_capacity(1)));
-                assert!(poll!(&mut read).is_pending());
+                assert!(poll_immediate(&mut read).await.is_none());
                 assert!(matches!(read.as_mut().cancel().0, StreamResult::Cancelled));
             }
         }
@@ -171,6 +172,44 @@ async fn attack(name: &str) -> Result<(), String> {
             let to = two.get_local_address().map_err(text)?;
             for _ in 0..20_000 {
                 one.send(vec![0; 1400], Some(to)).await.map_err(text)?;
+            }
+        }
+        // What waits for a network that does not answer.
+        "connects" => {
+            let address = Ipv4SocketAddress { port: 80, address: (10, 9, 9, 9) };
+            for _ in 0..MANY {
+                let socket = Box::leak(Box::new(TcpSocket::create(IpAddressFamily::Ipv4).map_err(text)?));
+                let mut connect = Box::pin(socket.connect(IpSocketAddress::Ipv4(address)));
+                assert!(poll_immediate(&mut connect).await.is_none());
+                std::mem::forget(connect);
+            }
+        }
+        "lookups" => {
+            for i in 0..MANY {
+                let mut lookup = Box::pin(resolve_addresses(format!("host-{i}.example")));
+                if let Some(answer) = poll_immediate(&mut lookup).await {
+                    answer.map_err(text)?;
+                }
+                std::mem::forget(lookup);
+            }
+        }
+        "given-up" => {
+            for i in 0..2000 {
+                let mut lookup = Box::pin(resolve_addresses(format!("host-{i}.example")));
+                assert!(poll_immediate(&mut lookup).await.is_none_or(|answer| answer.is_err()));
+                let socket = TcpSocket::create(IpAddressFamily::Ipv4).map_err(text)?;
+                let address = Ipv4SocketAddress { port: 80, address: (10, 9, 9, 9) };
+                assert!(poll_immediate(&mut Box::pin(socket.connect(IpSocketAddress::Ipv4(address)))).await.is_none());
+            }
+        }
+        "outgoing" => {
+            let socket = Box::leak(Box::new(UdpSocket::create(IpAddressFamily::Ipv4).map_err(text)?));
+            let address = Ipv4SocketAddress { port: 53, address: (10, 9, 9, 9) };
+            for _ in 0..2000 {
+                let mut send = Box::pin(socket.send(vec![0; 60_000], Some(IpSocketAddress::Ipv4(address))));
+                if poll_immediate(&mut send).await.is_none() {
+                    std::mem::forget(send);
+                }
             }
         }
         "forged-cancel" => drop(unsafe { cancel_read(4242) }),

@@ -2,7 +2,7 @@
 
 use std::pin::pin;
 
-use futures::{join, poll};
+use futures::future::{join, poll_immediate};
 use wasip3::sockets::types::{IpAddressFamily, TcpSocket};
 use wasip3::wit_bindgen::{StreamReader, StreamResult};
 use wasip3::wit_stream;
@@ -22,7 +22,7 @@ async fn pair(family: IpAddressFamily) -> (TcpSocket, TcpSocket) {
     assert!(listener.get_is_listening());
     let client = TcpSocket::create(family).unwrap();
     let connected = client.connect(listener.get_local_address().unwrap());
-    let (connected, server) = join!(connected, connections.next());
+    let (connected, server) = join(connected, connections.next()).await;
     connected.unwrap();
     let server = server.unwrap();
     assert_eq!(text(server.get_remote_address().unwrap()), text(client.get_local_address().unwrap()));
@@ -45,7 +45,7 @@ pub async fn echo(family: IpAddressFamily) {
         drop(writer);
         sent.await.unwrap();
     };
-    let ((), answer) = join!(send, answer.collect());
+    let ((), answer) = join(send, answer.collect()).await;
     assert!(answer == data);
     answered.await.unwrap();
     end.await.unwrap();
@@ -60,9 +60,9 @@ pub async fn backpressure(family: IpAddressFamily) {
     let mut accepted = 0;
     loop {
         let mut write = pin!(writer.write(vec![7; 100_000]));
-        let result = match poll!(&mut write) {
-            std::task::Poll::Ready((result, _)) => result,
-            std::task::Poll::Pending => write.as_mut().cancel().0,
+        let result = match poll_immediate(&mut write).await {
+            Some((result, _)) => result,
+            None => write.as_mut().cancel().0,
         };
         match result {
             StreamResult::Complete(n) => accepted += n,
@@ -83,7 +83,7 @@ pub async fn backpressure(family: IpAddressFamily) {
     assert_eq!(got, accepted);
     {
         let mut read = pin!(received.read(Vec::with_capacity(10)));
-        assert!(poll!(&mut read).is_pending());
+        assert!(poll_immediate(&mut read).await.is_none());
         assert!(matches!(read.as_mut().cancel().0, StreamResult::Cancelled));
     }
     assert!(writer.write_all(b"more".to_vec()).await.is_empty());
@@ -114,7 +114,7 @@ pub async fn handles(family: IpAddressFamily) {
     let address = listening.get_local_address().unwrap();
     drop(listening);
     let client = TcpSocket::create(family).unwrap();
-    let (connected, server) = join!(client.connect(address), connections.next());
+    let (connected, server) = join(client.connect(address), connections.next()).await;
     connected.unwrap();
     drop(connections);
     let again = TcpSocket::create(family).unwrap();
@@ -125,7 +125,7 @@ pub async fn handles(family: IpAddressFamily) {
     assert!(writer.write_all(b"still open".to_vec()).await.is_empty());
     drop(writer);
     assert_eq!(received.collect().await, b"still open");
-    join!(async { sent.await.unwrap() }, async { end.await.unwrap() });
+    join(async { sent.await.unwrap() }, async { end.await.unwrap() }).await;
 }
 
 /// Each call in states that do not allow it.

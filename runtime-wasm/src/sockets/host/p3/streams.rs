@@ -15,7 +15,7 @@ use crate::sockets::host::TcpSocket;
 use crate::sockets::host::generated::wasi::sockets::network::IpAddressFamily;
 use crate::sockets::host::stream::Duplex;
 use crate::sockets::host::tcp_socket::{Acceptor, Options};
-use crate::transfer::{MAX_TRANSFER, Outcome, Pace};
+use crate::transfer::{JOINED_BYTES, MAX_TRANSFER, Outcome, Pace};
 
 type Polled = Poll<wasmtime::Result<StreamResult>>;
 
@@ -99,7 +99,7 @@ impl<D> StreamProducer<D> for Receiving {
         finish: bool,
     ) -> Polled {
         ready!(self.pace.poll(cx, finish));
-        let mut destination = destination.as_direct(store, MAX_TRANSFER);
+        let mut destination = destination.as_direct(store, JOINED_BYTES);
         let space = destination.remaining();
         if space.is_empty() {
             return or_cancelled(self.duplex.poll_readable(cx).map(|()| StreamResult::Completed), finish);
