@@ -13,6 +13,9 @@ pub(crate) const JOINED_BYTES: usize = 8 << 10;
 /// Bytes moved before it is asked whether the guest's turn is over.
 const STRIDE: usize = 1 << 20;
 
+/// The future of an outcome.
+pub(crate) type Outcomes<E> = FutureReader<Result<(), E>>;
+
 /// How a stream ended, told once to the future that goes with it: well, if nothing else was said before this is dropped.
 pub(crate) struct Outcome<E>(Option<oneshot::Sender<Result<(), E>>>);
 
@@ -21,13 +24,13 @@ where
     Result<(), E>: Lower + Lift,
 {
     /// An outcome to come, and its future.
-    pub(crate) fn new(store: impl AsContextMut) -> wasmtime::Result<(Self, FutureReader<Result<(), E>>)> {
+    pub(crate) fn new(store: impl AsContextMut) -> wasmtime::Result<(Self, Outcomes<E>)> {
         let (sender, receiver) = oneshot::channel();
         Ok((Self(Some(sender)), FutureReader::new(store, receiver)?))
     }
 
     /// The future of a stream that failed before it began.
-    pub(crate) fn failed(store: impl AsContextMut, error: E) -> wasmtime::Result<FutureReader<Result<(), E>>> {
+    pub(crate) fn failed(store: impl AsContextMut, error: E) -> wasmtime::Result<Outcomes<E>> {
         FutureReader::new(store, async move { wasmtime::error::Ok(Err(error)) })
     }
 }
@@ -53,7 +56,7 @@ impl<E> Drop for Outcome<E> {
 pub(crate) fn stream_of<S, P, T, E>(
     mut store: S,
     producer: Result<impl FnOnce(Outcome<E>) -> P, E>,
-) -> wasmtime::Result<(StreamReader<T>, FutureReader<Result<(), E>>)>
+) -> wasmtime::Result<(StreamReader<T>, Outcomes<E>)>
 where
     S: AsContextMut,
     P: StreamProducer<S::Data, Item = T>,

@@ -1,6 +1,6 @@
 //! The generated host traits of WASI 0.3, over the functions of 0.2.
 
-use wasmtime::component::{Access, Accessor, FutureReader, Resource, StreamReader};
+use wasmtime::component::{Access, Accessor, Resource, StreamReader};
 
 use super::streams::{Listing, Reading, Writing};
 use super::types::{
@@ -14,7 +14,7 @@ use crate::filesystem::{Descriptor, Filesystem, FilesystemCtxView, FsFailure, Fs
 use crate::transfer::{Outcome, Pace, stream_of};
 
 type Fd = Resource<Descriptor>;
-type Outcomes = FutureReader<Result<(), ErrorCode>>;
+type Outcomes = crate::transfer::Outcomes<ErrorCode>;
 
 /// What goes into a stream's future; a trap goes on.
 fn told<T>(result: FsResult<T>) -> wasmtime::Result<Result<T, ErrorCode>> {

@@ -2,7 +2,7 @@
 
 use std::future::poll_fn;
 
-use wasmtime::component::{Access, Accessor, FutureReader, Resource, StreamReader};
+use wasmtime::component::{Access, Accessor, Resource, StreamReader};
 
 use super::streams::{Accepting, Receiving, Sending};
 use super::types::{Duration, ErrorCode, HostTcpSocket, HostTcpSocketWithStore, IpAddressFamily, IpSocketAddress};
@@ -12,7 +12,7 @@ use crate::sockets::host::{SocketResult, Sockets, SocketsCtxView, TcpSocket};
 use crate::transfer::{Outcome, Pace, stream_of};
 
 type Socket = Resource<TcpSocket>;
-type Outcomes = FutureReader<Result<(), ErrorCode>>;
+type Outcomes = crate::transfer::Outcomes<ErrorCode>;
 
 impl<T: Send + 'static> HostTcpSocketWithStore<T> for Sockets {
     async fn connect(store: &Accessor<T, Self>, socket: Socket, remote: IpSocketAddress) -> SocketResult<()> {
