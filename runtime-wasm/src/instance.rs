@@ -20,6 +20,9 @@ use crate::vfs::Mounts;
 
 /// Most handles (streams, sockets, descriptors, bodies) that one instance holds.
 pub const MAX_HANDLES: usize = 16_384;
+/// Most tasks, streams, futures and their ends that the async ABI of WASI 0.3 keeps for one instance. Streams that a guest
+/// joined to each other are counted here though it has no handle of them.
+pub const MAX_CONCURRENT: usize = 16_384;
 /// Most bytes of lists and strings that a guest passes to the host in one call.
 pub const MAX_HOSTCALL_BYTES: usize = 16 << 20;
 /// Most random bytes in one call.
@@ -112,9 +115,13 @@ impl Template {
         store.limiter(|ctx| &mut ctx.limiter);
         store.set_hostcall_fuel(MAX_HOSTCALL_BYTES);
         store.set_max_component_handles(MAX_HANDLES);
+        if let Some(concurrent) = store.concurrent_resource_table() {
+            concurrent.set_max_capacity(MAX_CONCURRENT);
+        }
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
-            store.data_mut().charge_handles()?;
+            let concurrent = store.concurrent_resource_table().map_or(0, |table| table.iter_mut().count());
+            store.data_mut().charge_handles(concurrent)?;
             if !crate::fair::used_its_turn() {
                 return Ok(UpdateDeadline::Continue(1));
             }

@@ -24,6 +24,7 @@ pub mod sandbox;
 pub mod sockets;
 pub mod stdio;
 mod ticker;
+mod transfer;
 pub mod vfs;
 mod wrap;
 

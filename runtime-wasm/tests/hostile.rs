@@ -3,17 +3,19 @@
 
 mod support;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use copepod_runtime::rate::Rate;
 use copepod_runtime::sockets::NetLimits;
 use copepod_runtime::vfs::{HostDir, Mount, Mounts, Source, Vfs};
-use copepod_runtime::{ContainerSpec, Endpoint, ExitReason, OutputSink};
+use copepod_runtime::{ContainerSpec, Endpoint, ExitReason, OutputSink, Uplink};
 use http_body_util::{BodyExt, Empty};
-use support::{Pod, Running};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use support::{Alone, Pod, Running, Silent};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 /// Memory of a hostile container.
 const MEMORY: u64 = 64 << 20;
@@ -99,7 +101,7 @@ async fn attacks_end_and_leave_nothing() {
         ("connect", "0.0.0.0:80", Told("Invalid argument")),
         ("connect", "[::]:80", Told("Invalid argument")),
         ("connect", "127.0.0.1:7900", Told("refused")),
-        ("connect", "255.255.255.255:80", Told("denied")),
+        ("connect", "255.255.255.255:80", Told("Invalid argument")),
         ("send", "169.254.169.254:53", Told("denied")),
         ("send", "224.0.0.251:5353", Told("denied")),
         ("bind", "169.254.0.1:80", Told("denied")),
@@ -108,6 +110,37 @@ async fn attacks_end_and_leave_nothing() {
         ("read", "../../../../etc/passwd", Told("No such file")),
         ("write", "/dev/null/x", Told("No such file")),
     ];
+    attacks("hostile", Arc::new(Alone), cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attacks_by_wasi_03_end_and_leave_nothing() {
+    let cases: &[(&str, &str, Stop)] = &[
+        ("streams", "", Trapped("resource table has no free keys")),
+        ("joined", "", Trapped("resource table has no free keys")),
+        ("tasks", "", Trapped("handle limit exceeded")),
+        ("descriptors", "", Trapped("handle limit exceeded")),
+        ("sockets", "", Told("limit of sockets")),
+        ("half-open", "", Told("ConnectionRefused")),
+        ("accepts", "", Harmless),
+        ("unread", "", Harmless),
+        ("cancels", "", Harmless),
+        ("endless", "", Told("InsufficientSpace")),
+        ("datagrams", "", Harmless),
+        ("connects", "", Told("limit of sockets")),
+        ("lookups", "", Told("TemporaryResolverFailure")),
+        ("given-up", "", Harmless),
+        ("outgoing", "", Harmless),
+        ("forged-cancel", "", Trapped("unknown handle index 4242")),
+        ("forged-drop", "", Trapped("unknown handle index 4242")),
+        ("idle-cancel", "", Trapped("cancel")),
+        ("bad-buffer", "", Trapped("out of bounds")),
+    ];
+    attacks("p3_hostile", Arc::new(Silent), cases).await;
+}
+
+/// Runs each attack of a guest beside a neighbour that must not suffer.
+async fn attacks(guest: &str, uplink: Arc<dyn Uplink>, cases: &[(&str, &str, Stop)]) {
     // Another pod's loopback: the same address means the attacker's own.
     let other = Pod::new();
     let _neighbour = other.net.listen("127.0.0.1:7900".parse().unwrap(), 1).unwrap();
@@ -116,9 +149,13 @@ async fn attacks_end_and_leave_nothing() {
     assert_eq!(probe.get("/hello").await.0, 200);
     let mut slowest = (Duration::ZERO, "");
     for (attack, argument, stop) in cases {
-        let pod = Pod::new();
+        let pod = Pod::below(uplink.clone());
         let before = pod.vfs.usage();
-        let attacker = pod.start("hostile", &[attack, argument], limited).await;
+        let change = |spec: &mut ContainerSpec| {
+            limited(spec);
+            spec.stdin = Some(Box::new(Mute));
+        };
+        let attacker = pod.start(guest, &[attack, argument], change).await;
         let ended = tokio::time::timeout(PATIENCE, attacker.container.wait());
         let watch = async {
             loop {
@@ -161,6 +198,23 @@ async fn attacks_end_and_leave_nothing() {
     println!("slowest answer of the neighbour: {:?} beside {}", slowest.0, slowest.1);
 }
 
+/// An input that never says anything.
+struct Mute;
+
+impl AsyncRead for Mute {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+/// A log writer that takes everything.
+struct Anything;
+
+#[async_trait::async_trait]
+impl OutputSink for Anything {
+    async fn write(&self, _data: Bytes) {}
+}
+
 /// A log writer that never takes anything.
 struct Stuck;
 
@@ -173,15 +227,24 @@ impl OutputSink for Stuck {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_never_ends_is_killed_at_once() {
-    for attack in ["spin", "spin-calls", "log", "log-stuck"] {
+    for (guest, attack) in [
+        ("hostile", "spin"),
+        ("hostile", "spin-calls"),
+        ("hostile", "log"),
+        ("hostile", "log-stuck"),
+        ("p3_hostile", "hole"),
+    ] {
         let pod = Pod::new();
         let change = |spec: &mut ContainerSpec| {
             limited(spec);
             if attack == "log-stuck" {
                 spec.stdout = Arc::new(Stuck);
             }
+            if attack == "hole" {
+                (spec.stdout, spec.log_rate) = (Arc::new(Anything), Rate { per_second: u64::MAX, burst: u64::MAX });
+            }
         };
-        let attacker = pod.start("hostile", &[attack.trim_end_matches("-stuck")], change).await;
+        let attacker = pod.start(guest, &[attack.trim_end_matches("-stuck")], change).await;
         while attacker.container.cpu_time().is_zero() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }

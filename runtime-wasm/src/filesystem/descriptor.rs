@@ -61,15 +61,20 @@ impl EntryStream {
         Self { at, ahead: Vec::new().into_iter(), last: None }
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<DirectoryEntry>, VfsError> {
+    pub(super) fn next(&mut self) -> Result<Option<Entry>, VfsError> {
         if self.ahead.len() == 0 {
             self.ahead = self.at.node.list(self.last.as_deref(), READ_AHEAD)?.into_iter();
         }
-        Ok(self.ahead.next().map(|entry| {
+        let entry = self.ahead.next();
+        if let Some(entry) = &entry {
             self.last = Some(entry.name.clone());
-            DirectoryEntry { type_: kind(entry.kind), name: entry.name }
-        }))
+        }
+        Ok(entry)
     }
+}
+
+pub(super) fn directory_entry(entry: Entry) -> DirectoryEntry {
+    DirectoryEntry { type_: kind(entry.kind), name: entry.name }
 }
 
 pub(super) fn kind(kind: NodeKind) -> DescriptorType {

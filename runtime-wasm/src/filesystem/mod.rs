@@ -2,6 +2,7 @@
 
 mod descriptor;
 mod host;
+pub mod p3;
 mod paths;
 mod streams;
 
@@ -66,6 +67,8 @@ pub enum FsFailure {
     /// The guest broke the rules of its handles.
     Trap(wasmtime::Error),
 }
+
+type FsResult<T> = Result<T, FsFailure>;
 
 impl From<VfsError> for FsFailure {
     fn from(error: VfsError) -> Self {

@@ -2,14 +2,14 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::{CancellationToken, PollSemaphore};
 
 use super::bindings::{Datagram, ListenerEntry, TcpBinding, TcpListener, UdpBinding};
 use super::held;
@@ -44,7 +44,8 @@ pub struct NetLimits {
     pub backlog: usize,
     /// Datagrams waiting in one socket; more are dropped.
     pub datagrams: usize,
-    /// Bytes of datagrams waiting in all sockets of the pod, [`DATAGRAM_COST`] each included; more are dropped.
+    /// Bytes of datagrams waiting in all sockets of the pod, or on their way out of it, [`DATAGRAM_COST`] each included;
+    /// more are dropped.
     pub datagram_bytes: usize,
     /// Name lookups under way at once; more fail as a resolver's passing failure.
     pub lookups: usize,
@@ -86,7 +87,7 @@ pub struct PodNet {
     limits: NetLimits,
     tables: Mutex<Tables>,
     hosts: Mutex<HashMap<String, Vec<IpAddr>>>,
-    sockets: AtomicUsize,
+    sockets: Arc<Semaphore>,
     datagram_bytes: Arc<Semaphore>,
     buffers: Arc<Buffers>,
     lookups: Semaphore,
@@ -112,7 +113,7 @@ impl PodNet {
             limits,
             tables: Mutex::default(),
             hosts: Mutex::default(),
-            sockets: AtomicUsize::new(0),
+            sockets: Arc::new(Semaphore::new(limits.sockets.min(Semaphore::MAX_PERMITS))),
             datagram_bytes: Arc::new(Semaphore::new(limits.datagram_bytes)),
             buffers: Buffers::new(limits.buffer_bytes),
             lookups: Semaphore::new(limits.lookups),
@@ -246,9 +247,7 @@ impl PodNet {
             return Err(NetError::LimitReached("datagram size"));
         }
         let sender = self.tables.lock().udp.find(to).cloned().ok_or(NetError::ConnectionRefused)?;
-        let cost = data.len().saturating_add(DATAGRAM_COST);
-        let permit = self.datagram_bytes.clone().try_acquire_many_owned(u32::try_from(cost).unwrap_or(u32::MAX));
-        if let (Ok(permit), Some(room)) = (permit, self.buffers.borrow(cost as u64)) {
+        if let Some((permit, room)) = self.room_for(&data) {
             // A full queue drops it, as UDP does.
             let _ = sender.try_send(Datagram { from, data, _permit: permit, _room: room });
         }
@@ -269,6 +268,7 @@ impl PodNet {
             let _ = self.deliver_datagram(from, to, data);
             return Ok(());
         }
+        let Some(_permit) = self.room_for(&data) else { return Ok(()) };
         self.uplink.send_datagram(from, to, data).await
     }
 
@@ -308,17 +308,24 @@ impl PodNet {
 
     /// Counts one socket of a guest until the permit is dropped; [`NetError::LimitReached`] beyond the pod's limit.
     pub fn socket_permit(&self) -> Result<SocketPermit, NetError> {
-        let pod = self.me.upgrade().ok_or(NetError::Unreachable)?;
-        let fits = |used: usize| (used < self.limits.sockets).then_some(used + 1);
-        let taken = self.sockets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
-        let socket = taken.map(|_| Counted(pod)).map_err(|_| NetError::LimitReached("sockets of the pod"))?;
-        Ok(SocketPermit { _room: self.buffers.reserve(SOCKET_BYTES)?, _socket: socket })
+        let permit = self.sockets.clone().try_acquire_owned();
+        self.socket_of(permit.map_err(|_| NetError::LimitReached("sockets of the pod"))?)
     }
 
     /// Admits a connection that speaks HTTP in bytes to a component of this pod: a socket, with its buffers.
     pub(crate) fn http_permit(&self) -> Result<HttpPermit, NetError> {
         let room = self.buffers.reserve(HTTP_CONNECTION_BYTES)?;
         Ok(HttpPermit { _socket: self.socket_permit()?, _room: room, buffers: self.buffers.clone() })
+    }
+
+    /// The socket of one of [`Self::socket_permits`]; [`NetError::LimitReached`] if the pod's buffers are full.
+    pub fn socket_of(&self, permit: OwnedSemaphorePermit) -> Result<SocketPermit, NetError> {
+        Ok(SocketPermit { _room: self.buffers.reserve(SOCKET_BYTES)?, _socket: permit })
+    }
+
+    /// Permits for sockets, for who would rather wait than hear that there is none.
+    pub fn socket_permits(&self) -> PollSemaphore {
+        PollSemaphore::new(self.sockets.clone())
     }
 
     /// Addresses and ports that are bound now.
@@ -334,7 +341,7 @@ impl PodNet {
 
     /// Sockets that guests hold now.
     pub fn socket_count(&self) -> usize {
-        self.sockets.load(Ordering::Relaxed)
+        self.limits.sockets.min(Semaphore::MAX_PERMITS).saturating_sub(self.sockets.available_permits())
     }
 
     fn resolve_locally(&self, name: &str) -> Result<Option<Vec<IpAddr>>, NetError> {
@@ -350,6 +357,13 @@ impl PodNet {
             return Ok(Some(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]));
         }
         Ok(self.hosts.lock().get(&name).cloned())
+    }
+
+    /// A place among the pod's waiting datagrams, if there is one.
+    fn room_for(&self, data: &Bytes) -> Option<(OwnedSemaphorePermit, Room)> {
+        let cost = data.len().saturating_add(DATAGRAM_COST);
+        let permit = self.datagram_bytes.clone().try_acquire_many_owned(u32::try_from(cost).ok()?).ok()?;
+        Some((permit, self.buffers.borrow(cost as u64)?))
     }
 
     fn check_open(&self) -> Result<(), NetError> {
@@ -427,7 +441,7 @@ fn all_addresses(port: u16) -> [SocketAddr; 2] {
 /// A socket of a pod, counted and paid for.
 pub struct SocketPermit {
     _room: Room,
-    _socket: Counted,
+    _socket: OwnedSemaphorePermit,
 }
 
 /// A connection that speaks HTTP in bytes to a component, counted and paid for.
@@ -441,14 +455,5 @@ impl HttpPermit {
     /// Whose it is.
     pub(super) fn buffers(&self) -> &Arc<Buffers> {
         &self.buffers
-    }
-}
-
-/// Counts a socket against its pod's limit.
-struct Counted(Arc<PodNet>);
-
-impl Drop for Counted {
-    fn drop(&mut self) {
-        self.0.sockets.fetch_sub(1, Ordering::Relaxed);
     }
 }

@@ -14,9 +14,10 @@ use wasmtime_wasi_io::streams::{InputStream, OutputStream, StreamError, StreamRe
 use super::task::Task;
 use crate::buffers::{Buffers, Room};
 use crate::network::{ByteStream, NetError};
+use crate::sockets::bindings::TcpBinding;
+use crate::sockets::podnet::SocketPermit;
+use crate::transfer::MAX_TRANSFER;
 
-/// Bytes moved by one call at most.
-const MAX_TRANSFER: usize = 64 << 10;
 /// Bytes read ahead while the guest waits for the stream to become ready.
 const READ_AHEAD: usize = 16 << 10;
 /// Bytes read ahead, and taken from the guest at once, when the pod's buffers are full: part of what a socket costs.
@@ -30,12 +31,38 @@ pub(super) struct Duplex {
 }
 
 impl Duplex {
-    /// `closed` ends writes that outlive the guest's handles.
-    pub(super) fn new(stream: ByteStream, closed: CancellationToken, buffers: Arc<Buffers>) -> Self {
+    /// `closed` ends writes that outlive the guest's handles; `held` is dropped with the last of them.
+    pub(super) fn new(stream: ByteStream, closed: CancellationToken, buffers: Arc<Buffers>, held: Held) -> Self {
         let (read, write) = tokio::io::split(stream);
-        let reader = Reader { half: Some(read), ahead: Bytes::new(), room: None, buffers: buffers.clone() };
-        let writer = Writer { state: State::Idle(write), closed, permit: None, buffers };
+        let held = Arc::new(held);
+        let reader = Reader {
+            half: Some(read),
+            ahead: Bytes::new(),
+            room: None,
+            buffers: buffers.clone(),
+            failure: None,
+            _held: held.clone(),
+        };
+        let writer = Writer { state: State::Idle(write), closed, permit: None, buffers, _held: held };
         Self { reader: Arc::new(Mutex::new(reader)), writer: Arc::new(Mutex::new(writer)) }
+    }
+
+    /// Whether there is something to receive, be it the end.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.reader.lock().poll_ready(cx)
+    }
+
+    /// Receives into `space`, which is not empty; nothing at the end.
+    pub(super) fn poll_receive(&self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<std::io::Result<usize>> {
+        self.reader.lock().poll_receive(cx, space)
+    }
+
+    /// Whether there is room to send, or a reason that there will be none. Not to be mixed with [`Self::output`].
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
+        match &mut self.writer.lock().state {
+            State::Idle(half) => Pin::new(half).poll_write(cx, data),
+            _ => Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into())),
+        }
     }
 
     pub(super) fn input(&self) -> Input {
@@ -55,6 +82,12 @@ impl Duplex {
     }
 }
 
+/// What a connection holds for as long as it is open.
+pub(super) struct Held {
+    pub(super) _permit: Arc<SocketPermit>,
+    pub(super) _binding: Option<TcpBinding>,
+}
+
 struct Reader {
     /// `None` after the end or a shutdown.
     half: Option<ReadHalf<ByteStream>>,
@@ -62,9 +95,36 @@ struct Reader {
     /// What is read ahead beyond the least.
     room: Option<Room>,
     buffers: Arc<Buffers>,
+    /// Why it ended, until that is told.
+    failure: Option<std::io::ErrorKind>,
+    _held: Arc<Held>,
 }
 
 impl Reader {
+    /// Fills a part of `space`, which is not empty; nothing at the end.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<std::io::Result<usize>> {
+        if !self.ahead.is_empty() {
+            let data = self.ahead.split_to(space.len().min(self.ahead.len()));
+            for (to, from) in space.iter_mut().zip(&*data) {
+                *to = *from;
+            }
+            if self.ahead.is_empty() {
+                self.room = None;
+            }
+            return Poll::Ready(Ok(data.len()));
+        }
+        let Some(half) = &mut self.half else {
+            return Poll::Ready(self.failure.take().map_or(Ok(0), |kind| Err(kind.into())));
+        };
+        let mut buffer = ReadBuf::new(space);
+        let result = ready!(Pin::new(half).poll_read(cx, &mut buffer));
+        let filled = buffer.filled().len();
+        if result.is_err() || filled == 0 {
+            self.half = None;
+        }
+        Poll::Ready(result.map(|()| filled))
+    }
+
     fn poll_read(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<StreamResult<Bytes>> {
         if !self.ahead.is_empty() {
             let data = self.ahead.split_to(size.min(self.ahead.len()));
@@ -73,40 +133,34 @@ impl Reader {
             }
             return Poll::Ready(Ok(data));
         }
-        let Some(half) = &mut self.half else { return Poll::Ready(Err(StreamError::Closed)) };
         let mut space = BytesMut::zeroed(size.min(MAX_TRANSFER));
-        let mut buffer = ReadBuf::new(&mut space);
-        let result = ready!(Pin::new(half).poll_read(cx, &mut buffer));
-        let filled = buffer.filled().len();
-        match result {
-            Ok(()) if filled > 0 => {
+        Poll::Ready(match ready!(self.poll_receive(cx, &mut space)) {
+            Ok(0) => Err(StreamError::Closed),
+            Ok(filled) => {
                 space.truncate(filled);
-                Poll::Ready(Ok(space.freeze()))
+                Ok(space.freeze())
             }
-            Ok(()) => {
-                self.half = None;
-                Poll::Ready(Err(StreamError::Closed))
-            }
-            Err(error) => {
-                self.half = None;
-                Poll::Ready(Err(failed(&error)))
-            }
-        }
+            Err(error) => Err(failed(&error)),
+        })
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.ahead.is_empty() {
             let room = self.buffers.borrow(READ_AHEAD as u64);
-            let size = if room.is_some() { READ_AHEAD } else { LEAST };
-            if let Ok(data) = ready!(self.poll_read(cx, size)) {
-                (self.ahead, self.room) = (data, room);
+            let mut space = BytesMut::zeroed(if room.is_some() { READ_AHEAD } else { LEAST });
+            match ready!(self.poll_receive(cx, &mut space)) {
+                Ok(filled) => {
+                    space.truncate(filled);
+                    (self.ahead, self.room) = (space.freeze(), room);
+                }
+                Err(error) => self.failure = Some(error.kind()),
             }
         }
         Poll::Ready(())
     }
 
     fn shutdown(&mut self) {
-        (self.half, self.ahead, self.room) = (None, Bytes::new(), None);
+        (self.half, self.ahead, self.room, self.failure) = (None, Bytes::new(), None, None);
     }
 }
 
@@ -140,6 +194,7 @@ struct Writer {
     /// What the guest may write next, beyond the least.
     permit: Option<Room>,
     buffers: Arc<Buffers>,
+    _held: Arc<Held>,
 }
 
 enum State {
@@ -231,7 +286,7 @@ impl Writer {
                 }
             }
             State::Writing(task) => State::Closing(Task::spawn(async move {
-                let mut half = task.result().await??;
+                let mut half = task.result().await.map_err(std::io::Error::other)??;
                 half.shutdown().await?;
                 Ok(half)
             })),
