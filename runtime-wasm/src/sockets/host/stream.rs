@@ -364,10 +364,30 @@ fn failed(error: &std::io::Error) -> StreamError {
 mod tests {
     use super::*;
     use crate::buffers::BUFFER_BYTES;
+    use crate::network::{Endpoint, Uplink};
+    use crate::sockets::PodNet;
+    use std::net::{IpAddr, SocketAddr};
+
+    struct Nowhere;
+
+    #[async_trait::async_trait]
+    impl Uplink for Nowhere {
+        async fn connect(&self, _: SocketAddr, _: SocketAddr) -> Result<Endpoint, NetError> {
+            Err(NetError::Unreachable)
+        }
+        async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, NetError> {
+            Err(NetError::NameUnresolvable)
+        }
+        async fn send_datagram(&self, _: SocketAddr, _: SocketAddr, _: Bytes) -> Result<(), NetError> {
+            Err(NetError::Unreachable)
+        }
+    }
 
     fn stream(buffers: &Arc<Buffers>) -> (Duplex, tokio::io::DuplexStream) {
         let (near, far) = tokio::io::duplex(64);
-        (Duplex::new(Box::new(near), CancellationToken::new(), buffers.clone()), far)
+        let net = PodNet::new(Vec::new(), Arc::new(Nowhere), Default::default());
+        let held = Held { _permit: Arc::new(net.socket_permit().unwrap()), _binding: None };
+        (Duplex::new(Box::new(near), net.closed(), buffers.clone(), held), far)
     }
 
     #[tokio::test]
