@@ -120,7 +120,8 @@ impl Agent {
     pub async fn start(config: AgentConfig, stop: CancellationToken) -> Result<Self, AgentError> {
         let mut wasm = RuntimeConfig::new(config.data_dir.join("artifacts"));
         wasm.compiler = config.compiler.clone();
-        wasm.max_instances = u32::try_from(config.max_pods.unwrap_or(MAX_PODS)).unwrap_or(u32::MAX);
+        // Whatever the pods: one may have several containers, and an HTTP container several requests at once.
+        wasm.max_instances = u32::try_from(MAX_PODS).unwrap_or(u32::MAX);
         std::fs::create_dir_all(&config.data_dir).map_err(|e| data_dir(&config.data_dir, e))?;
         let hidden = config.hidden.iter().chain([&config.data_dir]).cloned().collect();
         let runtime = Runtime::new(wasm).map_err(|e| AgentError::Runtime(e.to_string()))?;
@@ -138,7 +139,12 @@ impl Agent {
             .map_err(|e| AgentError::Kubeconfig(e.to_string()))?;
         let kube = kube_config(&config).await?;
         let node_ips = if config.node_ips.is_empty() { vec![own_address()] } else { config.node_ips.clone() };
-        let pods = config.max_pods.unwrap_or(MAX_PODS).min(runtime.capacity());
+        let wanted = config.max_pods.unwrap_or(MAX_PODS);
+        let capacity = runtime.capacity();
+        let pods = wanted.min(capacity.instances);
+        if pods < wanted {
+            tracing::warn!("this node takes {pods} pods, not {wanted}: {}", capacity.why);
+        }
         let machine = Machine::read(pods);
         let mut registration = Registration {
             name: config.node_name.clone(),

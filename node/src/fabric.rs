@@ -4,14 +4,15 @@
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
 use copepod_api::Cidr;
 use copepod_dns::{HostAnswer, Records};
 use copepod_runtime::network::{Endpoint, NetError, Uplink};
-use parking_lot::RwLock;
+use copepod_runtime::rate::{Bucket, Rate};
+use parking_lot::{Mutex, RwLock};
 use tokio::net::TcpStream;
 
 use crate::observed::PodKey;
@@ -21,6 +22,8 @@ use crate::service_table::{Protocol, ServicePort, ServiceTable};
 
 /// A connection to the world that takes longer fails.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Lookups of names outside the cluster, which the machine's resolver is asked for: 100 a second for each pod, after 500.
+pub const OUTSIDE_LOOKUPS: Rate = Rate { per_second: 100, burst: 500 };
 /// Endpoints tried for one connection to a Service.
 pub const MAX_ATTEMPTS: usize = 3;
 
@@ -156,8 +159,13 @@ impl Fabric {
         }
     }
 
-    /// Resolves a name as a pod of this namespace.
-    pub async fn resolve(&self, namespace: &str, name: &str) -> Result<Vec<IpAddr>, NetError> {
+    /// Resolves a name as a pod of this namespace; the outside is asked if `may_ask` says so.
+    pub async fn resolve(
+        &self,
+        namespace: &str,
+        name: &str,
+        may_ask: impl FnOnce() -> bool,
+    ) -> Result<Vec<IpAddr>, NetError> {
         if let Ok(ip) = name.parse() {
             return Ok(vec![ip]);
         }
@@ -165,7 +173,8 @@ impl Fabric {
         match records.lookup_host(namespace, name) {
             HostAnswer::Addresses(found) => Ok(found),
             HostAnswer::NotFound => Err(NetError::NameUnresolvable),
-            HostAnswer::External(name) => resolve_outside(&name).await,
+            HostAnswer::External(name) if may_ask() => resolve_outside(&name).await,
+            HostAnswer::External(_) => Err(NetError::TemporaryResolverFailure),
         }
     }
 
@@ -177,6 +186,8 @@ impl Fabric {
             namespace: key.namespace.clone(),
             hostname: hostname.into(),
             ips: ips.to_vec(),
+            outside: Mutex::new(Bucket::new(OUTSIDE_LOOKUPS)),
+            since: Instant::now(),
         })
     }
 
@@ -223,6 +234,8 @@ struct PodUplink {
     namespace: String,
     hostname: String,
     ips: Vec<IpAddr>,
+    outside: Mutex<Bucket>,
+    since: Instant,
 }
 
 impl PodUplink {
@@ -247,7 +260,8 @@ impl Uplink for PodUplink {
         if name.eq_ignore_ascii_case(&self.hostname) {
             return Ok(self.ips.clone());
         }
-        self.fabric()?.resolve(&self.namespace, name).await
+        let may_ask = || self.outside.lock().try_take(1, self.since.elapsed());
+        self.fabric()?.resolve(&self.namespace, name, may_ask).await
     }
     async fn send_datagram(&self, from: SocketAddr, to: SocketAddr, data: Bytes) -> Result<(), NetError> {
         self.fabric()?.send_datagram(&self.peer, self.own(from), to, data).await

@@ -10,7 +10,10 @@ pub mod env;
 pub mod exec;
 pub mod fabric;
 pub mod fields;
+pub mod http_settings;
 pub mod images;
+#[cfg(test)]
+mod limits_doc;
 pub mod log_reader;
 pub mod logs;
 pub mod node_ports;

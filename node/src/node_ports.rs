@@ -8,9 +8,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use copepod_runtime::network::{Endpoint, HttpBody, HttpHandler, NetError};
 use http_body_util::BodyExt;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use hyper_util::server::conn::auto;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +18,6 @@ use crate::service_table::{NodePort, Protocol};
 
 /// Connections that all node ports of a node carry at once; more wait to be accepted.
 pub const MAX_CONNECTIONS: usize = 8192;
-/// How long a client may take to send its request's head.
-pub const HEADER_TIMEOUT: Duration = Duration::from_secs(30);
 /// The first delay before a taken port is tried again; doubles up to [`RETRY_MAX`].
 pub const RETRY_INITIAL: Duration = Duration::from_secs(1);
 /// The longest delay before a taken port is tried again.
@@ -134,24 +129,21 @@ async fn serve_http(
     peer: SocketAddr,
 ) {
     let first = parking_lot::Mutex::new(Some(first));
-    let service = service_fn(move |request: http::Request<hyper::body::Incoming>| {
+    let answer = move |request| {
         let (fabric, first) = (fabric.clone(), first.lock().take());
         async move {
             let endpoint = match first {
                 Some(handler) => Ok(Endpoint::Http(handler)),
                 None => connect(&fabric, node_port, peer).await,
             };
-            let request = request.map(|body| HttpBody::new(body.map_err(anyhow::Error::from)));
-            Ok::<_, std::convert::Infallible>(match endpoint {
+            match endpoint {
                 Ok(Endpoint::Http(handler)) => handler.handle(request).await,
                 Ok(Endpoint::Stream(_)) => unavailable("the service's pods have changed: connect again"),
                 Err(error) => unavailable(&error.to_string()),
-            })
+            }
         }
-    });
-    let mut server = auto::Builder::new(TokioExecutor::new());
-    server.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-    if let Err(error) = server.serve_connection_with_upgrades(TokioIo::new(stream), service).await {
+    };
+    if let Err(error) = copepod_runtime::serve_with(Box::new(stream), answer).await {
         tracing::debug!("connection on a node port: {error}");
     }
 }

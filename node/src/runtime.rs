@@ -9,9 +9,9 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use copepod_runtime::InputSource;
 use copepod_runtime::compile::Progress;
 use copepod_runtime::network::{Endpoint, NetError, Uplink};
+use copepod_runtime::{HttpLimits, InputSource};
 use tokio::sync::mpsc;
 
 /// Why a runtime could not do what it was asked to.
@@ -140,6 +140,8 @@ pub struct ContainerSpec {
     pub mounts: Vec<Mount>,
     /// TCP ports declared by the container; an HTTP component is served on the first one, or on 80.
     pub ports: Vec<u16>,
+    /// How an HTTP component is served.
+    pub http: HttpLimits,
     /// Bytes of memory it may use; `None`: the runtime's default ([`crate::wasm::DEFAULT_MEMORY`]).
     pub memory_limit: Option<u64>,
     /// Thousandths of a core it may use; `None`: no quota.
@@ -196,13 +198,22 @@ pub struct Usage {
     pub memory: u64,
 }
 
+/// What a machine can hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Capacity {
+    /// Guest instances at once: one per command container, one per request that an HTTP container serves.
+    pub instances: usize,
+    /// What decides that and, if there could be more, what to raise; for operators.
+    pub why: String,
+}
+
 /// Hosts pods.
 #[async_trait]
 pub trait PodRuntime: Send + Sync + 'static {
     /// Makes a pod's sandbox: network, file tree, no instance.
     async fn sandbox(&self, spec: SandboxSpec) -> Result<Arc<dyn PodSandbox>, RuntimeError>;
-    /// How many pods this machine can hold.
-    fn capacity(&self) -> usize;
+    /// What this machine can hold.
+    fn capacity(&self) -> Capacity;
 }
 
 /// A pod's sandbox.

@@ -4,6 +4,7 @@ use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -16,7 +17,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::{mpsc, watch};
 
 use crate::runtime::{
-    ContainerExit, ContainerSpec, ExecSpec, FileSet, Output, Piece, PodRuntime, PodSandbox, RunningContainer,
+    Capacity, ContainerExit, ContainerSpec, ExecSpec, FileSet, Output, Piece, PodRuntime, PodSandbox, RunningContainer,
     RuntimeError, SandboxSpec, Stream, Usage,
 };
 
@@ -25,6 +26,8 @@ use crate::runtime::{
 pub struct SimRuntime {
     /// Why starting fails, by digest.
     pub bad_images: Arc<Mutex<HashMap<String, String>>>,
+    /// No more instances fit.
+    pub full: Arc<AtomicBool>,
     /// Sandboxes by pod UID, also stopped ones.
     pub sandboxes: Mutex<HashMap<String, Arc<SimSandbox>>>,
 }
@@ -42,13 +45,14 @@ impl PodRuntime for SimRuntime {
         let sandbox = Arc::new(SimSandbox {
             spec: Mutex::new(Some(spec.clone())),
             bad_images: self.bad_images.clone(),
+            full: self.full.clone(),
             ..SimSandbox::default()
         });
         self.sandboxes.lock().insert(spec.id, sandbox.clone());
         Ok(sandbox)
     }
-    fn capacity(&self) -> usize {
-        110
+    fn capacity(&self) -> Capacity {
+        Capacity { instances: 110, why: "scripted".into() }
     }
 }
 
@@ -69,6 +73,7 @@ pub struct SimSandbox {
     /// It was stopped.
     pub stopped: Mutex<bool>,
     bad_images: Arc<Mutex<HashMap<String, String>>>,
+    full: Arc<AtomicBool>,
     listeners: Mutex<HashMap<u16, Listener>>,
     peer: Mutex<Option<SocketAddr>>,
 }
@@ -121,6 +126,9 @@ impl PodSandbox for SimSandbox {
     async fn start(&self, spec: ContainerSpec) -> Result<Arc<dyn RunningContainer>, RuntimeError> {
         if let Some(why) = self.bad_images.lock().get(&spec.digest) {
             return Err(RuntimeError::InvalidImage(why.clone()));
+        }
+        if self.full.load(Ordering::Relaxed) {
+            return Err(RuntimeError::Exhausted("node is at capacity: 110 guest instances are alive".into()));
         }
         (spec.compiling)(Progress::Compiling);
         (spec.compiling)(Progress::Compiled(Duration::from_millis(1500)));

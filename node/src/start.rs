@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Container, Pod, Service};
 
 use crate::env::{self, Inputs};
 use crate::fields::{self, Place};
+use crate::http_settings::http_limits;
 use crate::images::Images;
 use crate::logs::ContainerLog;
 use crate::observed::{PodKey, Waiting};
@@ -127,6 +128,7 @@ impl Starter {
         let variables = env::environment(&inputs).map_err(config_error)?;
         let spec = pod.spec.clone().unwrap_or_default();
         let mounts = volumes::mounts(&spec, container, &variables).map_err(config_error)?;
+        let http = http_limits(pod, &container.name).map_err(config_error)?;
         let log = tokio::task::spawn_blocking(move || ContainerLog::create(&log_dir, instance))
             .await
             .map_err(std::io::Error::other)
@@ -144,6 +146,7 @@ impl Starter {
                 working_dir: container.working_dir.clone().filter(|d| !d.is_empty()),
                 mounts,
                 ports: tcp_ports(container),
+                http,
                 memory_limit: fields::memory_limit(container),
                 cpu_limit_milli: milli(true).filter(|m| *m > 0),
                 cpu_request_milli: milli(false).unwrap_or(0),
@@ -164,7 +167,8 @@ impl Starter {
                 log.close();
                 let reason = match &error {
                     RuntimeError::InvalidImage(_) => "InvalidImage",
-                    RuntimeError::Failed(_) | RuntimeError::Exhausted(_) => "RunContainerError",
+                    RuntimeError::Exhausted(_) => "OutOfCapacity",
+                    RuntimeError::Failed(_) => "RunContainerError",
                 };
                 let message = match &error {
                     RuntimeError::InvalidImage(why) => format!("image {name:?} cannot run: {why}"),

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use copepod_runtime::network::{Endpoint, NetError};
 use copepod_runtime::sockets::{NetLimits, PodNet};
 use copepod_runtime::vfs::{self, Mounts, Snapshot, SnapshotFile, Vfs, VfsLimits};
-use copepod_runtime::{Container, ExitReason, InputSource, LoadError, OutputSink, Runtime, Sandbox};
+use copepod_runtime::{Container, ExitReason, InputSource, LoadError, OutputSink, Runtime, Sandbox, StartError};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 use tokio_stream::StreamExt;
@@ -19,15 +19,15 @@ use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::StreamReader;
 
 use crate::runtime::{
-    ContainerExit, ContainerSpec, ExecSpec, FileSet, Mount, Output, Piece, PodRuntime, PodSandbox, RunningContainer,
-    RuntimeError, SandboxSpec, Stream, Usage, Volume,
+    Capacity, ContainerExit, ContainerSpec, ExecSpec, FileSet, Mount, Output, Piece, PodRuntime, PodSandbox,
+    RunningContainer, RuntimeError, SandboxSpec, Stream, Usage, Volume,
 };
 
 /// Bytes of memory a container may use that sets no limit, so that every container is bounded.
 pub const DEFAULT_MEMORY: u64 = 1 << 30;
 
 /// Bytes of memory for a pod's files and buffers beside what its containers' limits allow them.
-pub const SHARED_MEMORY: u64 = 128 << 20;
+pub const SHARED_MEMORY: u64 = (128 << 20) + copepod_runtime::buffers::BUFFER_BYTES;
 
 /// Pieces of standard input that wait for a guest.
 const MAX_INPUT_PIECES: usize = 4;
@@ -53,19 +53,29 @@ impl PodRuntime for WasmRuntime {
         let net = PodNet::new(spec.ips.clone(), spec.uplink, NetLimits::default());
         net.set_host(&spec.hostname, spec.ips);
         let vfs = Vfs::new(VfsLimits::default());
+        let inner = copepod_runtime::SandboxSpec { name: spec.label, hostname: spec.hostname, net: net.clone(), vfs };
+        let sandbox = Arc::new(Sandbox::limited(&self.runtime, inner, Some(spec.memory_limit)));
         let mut volumes = BTreeMap::new();
         for (name, volume) in spec.volumes {
             let made = match volume {
                 Volume::Empty { size_limit } => {
                     let default = VfsLimits::default();
                     let bytes = size_limit.unwrap_or(default.bytes);
-                    MadeVolume::Tree(Vfs::new(VfsLimits { bytes, ..default }))
+                    let tree = Vfs::new(VfsLimits { bytes, ..default });
+                    tree.charge_to(sandbox.memory());
+                    MadeVolume::Tree(tree)
                 }
                 Volume::Files(files) => {
                     let limits =
                         VfsLimits { bytes: 2 * crate::volumes::MAX_FILES_BYTES as u64, ..VfsLimits::default() };
-                    let snapshot = Snapshot::new(&snapshot_files(files), limits);
-                    MadeVolume::Files(snapshot.map_err(|e| RuntimeError::Failed(format!("volume {name:?}: {e}")))?)
+                    let snapshot = Snapshot::charged(&snapshot_files(files), limits, sandbox.memory());
+                    let fail = |e| {
+                        format!(
+                            "MountVolume.SetUp failed for volume {name:?} : {e} (the pod's memory limit is {} bytes)",
+                            spec.memory_limit
+                        )
+                    };
+                    MadeVolume::Files(snapshot.map_err(|e| RuntimeError::Failed(fail(e)))?)
                 }
                 Volume::Host { path, kind } => {
                     let hidden = self.hidden.clone();
@@ -80,18 +90,19 @@ impl PodRuntime for WasmRuntime {
             };
             volumes.insert(name, made);
         }
-        let inner = copepod_runtime::SandboxSpec { name: spec.label, hostname: spec.hostname, net: net.clone(), vfs };
-        let sandbox = Arc::new(Sandbox::limited(&self.runtime, inner, Some(spec.memory_limit)));
-        for volume in volumes.values() {
-            if let MadeVolume::Tree(tree) = volume {
-                tree.charge_to(sandbox.memory());
-            }
-        }
         Ok(Arc::new(WasmSandbox { runtime: self.runtime.clone(), sandbox, net, volumes }))
     }
 
-    fn capacity(&self) -> usize {
-        self.runtime.capacity().instances as usize
+    fn capacity(&self) -> Capacity {
+        let capacity = self.runtime.capacity();
+        Capacity { instances: capacity.instances as usize, why: capacity.why.clone() }
+    }
+}
+
+fn start_error(error: StartError) -> RuntimeError {
+    match error {
+        StartError::AtCapacity(_) => RuntimeError::Exhausted(error.to_string()),
+        other => RuntimeError::Failed(other.to_string()),
     }
 }
 
@@ -150,6 +161,7 @@ impl PodSandbox for WasmSandbox {
         inner.cpu_request = spec.cpu_request_milli;
         inner.cpu_limit = spec.cpu_limit_milli;
         inner.http_port = spec.ports.first().copied();
+        inner.http_limits = spec.http;
         inner.tty = spec.tty;
         let attached = Arc::<Attached>::default();
         let sink = |stream| Arc::new(Sink { stream, output: spec.output.clone(), attached: attached.clone() });
@@ -160,7 +172,7 @@ impl PodSandbox for WasmSandbox {
             inner.stdin = Some(from);
             to
         });
-        let container = self.sandbox.start(inner).map_err(|e| RuntimeError::Failed(e.to_string()))?;
+        let container = self.sandbox.start(inner).map_err(start_error)?;
         Ok(Arc::new(WasmContainer {
             container: Arc::new(container),
             sandbox: self.sandbox.clone(),

@@ -9,11 +9,14 @@ use wasmtime_wasi_http::{WasiHttpCtx, WasiHttpCtxView, WasiHttpView};
 use wasmtime_wasi_io::IoView;
 
 use crate::filesystem::{FilesystemCtxView, FilesystemView};
-use crate::limits::Limiter;
+use crate::limits::{HANDLE_BYTES, Limiter};
 use crate::outgoing::OutgoingHttp;
 use crate::sockets::{PodNet, SocketsCtxView, SocketsView};
 use crate::stdio::Output;
 use crate::vfs::Mounts;
+
+/// What a task, stream or future of WASI 0.3 costs, in handles.
+const CONCURRENT_HANDLES: usize = 4;
 
 /// The data of one store. Every WASI interface that the guest imports works on fields of this and on nothing else.
 pub struct GuestCtx {
@@ -50,9 +53,15 @@ impl GuestCtx {
         self.start_ticks_left = None;
     }
 
-    /// Called at the end of each tick in which the guest ran: what is counted rather than charged as it grows.
+    /// Called when the guest comes to run, and at each tick in which it runs: what is counted rather than charged as
+    /// it grows, beside its handles the `concurrent` streams and tasks of WASI 0.3.
+    pub(crate) fn charge_handles(&mut self, concurrent: usize) -> wasmtime::Result<()> {
+        let handles: u64 = self.table.iter_mut().map(|entry| crate::handles::bytes_of(entry)).sum();
+        self.limiter.handles(handles + (concurrent * CONCURRENT_HANDLES) as u64 * HANDLE_BYTES)
+    }
+
+    /// Called at the end of each turn of the guest's.
     pub(crate) fn at_tick(&mut self) -> wasmtime::Result<()> {
-        self.limiter.handles(self.table.iter_mut().count())?;
         if let Some(left) = &mut self.start_ticks_left {
             *left = left.checked_sub(1).ok_or(StartBudget)?;
         }

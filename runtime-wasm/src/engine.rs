@@ -4,6 +4,7 @@ use std::collections::{HashMap, HashSet};
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -22,10 +23,10 @@ const MEMORY_RESERVATION: u64 = 4 << 30;
 /// Unmapped space behind each linear memory.
 const MEMORY_GUARD: u64 = 32 << 20;
 /// Stack that guest code may use; the rest of [`ASYNC_STACK`] is headroom for calls into the host.
-const MAX_WASM_STACK: usize = 1 << 20;
+pub const MAX_WASM_STACK: usize = 1 << 20;
 const ASYNC_STACK: usize = 2 << 20;
 /// Memory mappings per instance slot: two for its stack, four once it runs.
-const MAPS_PER_INSTANCE: u64 = 6;
+pub const MAPS_PER_INSTANCE: u64 = 6;
 /// Memory mappings left to the rest of the process: threads, libraries, compiled components.
 const MAPS_RESERVED: u64 = 4096;
 /// What Linux allows when it does not say.
@@ -116,12 +117,45 @@ pub enum RuntimeError {
     Threads(std::io::Error),
 }
 
+/// The node has as many guest instances as fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("node is at capacity: {0} guest instances are alive and no more fit")]
+pub struct AtCapacity(pub u32);
+
+/// The instances that are alive.
+pub(crate) struct Instances {
+    limit: u32,
+    alive: AtomicU32,
+}
+
+impl Instances {
+    fn new(limit: u32) -> Arc<Instances> {
+        Arc::new(Instances { limit, alive: AtomicU32::new(0) })
+    }
+
+    /// A place for one more instance, until it is dropped.
+    pub(crate) fn admit(self: &Arc<Self>) -> Result<Place, AtCapacity> {
+        let fits = |alive: u32| (alive < self.limit).then_some(alive + 1);
+        let taken = self.alive.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        taken.map(|_| Place(self.clone())).map_err(|_| AtCapacity(self.limit))
+    }
+}
+
+/// One instance's place among those that fit.
+pub(crate) struct Place(Arc<Instances>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.alive.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
 /// How many guest instances fit, and what decided that.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Capacity {
     /// Instances that may be alive at once: one per command container, one per HTTP request in progress.
     pub instances: u32,
-    /// One sentence for operators.
+    /// One sentence for operators: what decided it and, if fewer fit than asked for, what to raise.
     pub why: String,
 }
 
@@ -135,13 +169,19 @@ impl Capacity {
         let each = MEMORY_RESERVATION + MEMORY_GUARD + ASYNC_STACK as u64;
         let space = fit(machine.address_space, ADDRESS_SPACE_RESERVED, each);
         let wanted = wanted.max(1);
-        let (instances, limit) = if space < maps {
-            (space, format!("{} bytes of address space allow {space}", machine.address_space))
+        let (instances, limit, raise) = if space < maps {
+            let raise = match machine.address_space < ADDRESS_SPACE {
+                true => "raise the process's limit of address space (RLIMIT_AS: `ulimit -v`, LimitAS=)".to_owned(),
+                false => "the machine has no more".to_owned(),
+            };
+            (space, format!("{} bytes of address space allow {space}", machine.address_space), raise)
         } else {
-            (maps, format!("vm.max_map_count={} allows {maps}", machine.max_map_count))
+            let needed = MAPS_RESERVED + u64::from(wanted) * MAPS_PER_INSTANCE;
+            let limit = format!("vm.max_map_count={} allows {maps}", machine.max_map_count);
+            (maps, limit, format!("`sysctl vm.max_map_count={needed}` allows all"))
         };
         let why = match instances < wanted {
-            true => format!("{limit} instances of the {wanted} configured"),
+            true => format!("{limit} instances of the {wanted} configured: {raise}"),
             false => format!("as configured; {limit}"),
         };
         Capacity { instances: wanted.min(instances), why }
@@ -175,6 +215,7 @@ pub struct Runtime {
     pub(crate) slots: Mutex<HashMap<String, Arc<Slot>>>,
     pub(crate) compiling: tokio::sync::Semaphore,
     pub(crate) guests: GuestPool,
+    pub(crate) instances: Arc<Instances>,
     capacity: Capacity,
     network: Option<tokio::runtime::Runtime>,
 }
@@ -183,21 +224,14 @@ impl Runtime {
     /// Reserves the instance slots, starts the guests' threads, and prepares the artifact directory, in which it
     /// removes what an earlier process left unfinished.
     ///
-    /// Where the machine does not let the pool be reserved (address space limits), instances are allocated one by
-    /// one instead; [`Capacity::why`] says so.
+    /// Where the machine does not let all of them be reserved, fewer are: [`Runtime::capacity`] says how many, and why.
     pub fn new(config: RuntimeConfig) -> Result<Arc<Runtime>, RuntimeError> {
         private_dir(&config.cache_dir)
             .and_then(|()| crate::compile::remove_unfinished(&config.cache_dir))
             .and_then(|()| crate::compile::collect(&config.cache_dir, &HashSet::new(), config.cache_limits))
             .map_err(|source| RuntimeError::CacheDir { path: config.cache_dir.clone(), source })?;
         let mut capacity = Capacity::plan(config.max_instances, Machine::read());
-        let engine = match Engine::new(engine_config().allocation_strategy(pool(capacity.instances))) {
-            Ok(engine) => engine,
-            Err(error) => {
-                capacity.why = format!("{}; no pooled memory: {error:#}", capacity.why);
-                Engine::new(&engine_config()).map_err(|error| RuntimeError::Engine(format!("{error:#}")))?
-            }
-        };
+        let engine = pooled(&mut capacity)?;
         let linker = crate::link::linker(&engine).map_err(|error| RuntimeError::Engine(format!("{error:#}")))?;
         let network = tokio::runtime::Builder::new_multi_thread()
             .worker_threads(one_per_cpu_unless(config.network_threads))
@@ -216,6 +250,7 @@ impl Runtime {
             slots: Mutex::default(),
             compiling: tokio::sync::Semaphore::new(crate::compile::MAX_COMPILES),
             guests,
+            instances: Instances::new(capacity.instances),
             capacity,
             network: Some(network),
         }))
@@ -239,6 +274,23 @@ impl Drop for Runtime {
         self.ticker.stop();
         if let Some(network) = self.network.take() {
             network.shutdown_background();
+        }
+    }
+}
+
+/// An engine with slots for as many instances as planned or, where the machine refuses that, for fewer.
+fn pooled(capacity: &mut Capacity) -> Result<Engine, RuntimeError> {
+    let mut instances = capacity.instances;
+    loop {
+        match Engine::new(engine_config().allocation_strategy(pool(instances))) {
+            Ok(engine) if instances == capacity.instances => return Ok(engine),
+            Ok(engine) => {
+                capacity.why = format!("the machine refuses memory for {}: {}", capacity.instances, capacity.why);
+                capacity.instances = instances;
+                return Ok(engine);
+            }
+            Err(_) if instances > 1 => instances /= 2,
+            Err(error) => return Err(RuntimeError::Engine(format!("{error:#}"))),
         }
     }
 }
@@ -307,6 +359,9 @@ mod tests {
         for (wanted, maps, address_space, instances, words) in [
             (10_000, 65_530, all, 10_000, "as configured"),
             (20_000, 65_530, all, 10_239, "vm.max_map_count=65530 allows 10239 instances of the 20000 configured"),
+            (20_000, 65_530, all, 10_239, "`sysctl vm.max_map_count=124096` allows all"),
+            (20_000, 124_096, all, 20_000, "as configured"),
+            (100, 65_530, 64 << 30, 13, "RLIMIT_AS"),
             (20_000, 1 << 20, all, 20_000, "as configured"),
             (100_000, 1 << 30, all, 32_496, "140737488355328 bytes of address space allow 32496"),
             (100, 65_530, 64 << 30, 13, "68719476736 bytes of address space allow 13 instances of the 100"),

@@ -84,6 +84,9 @@ impl Exit {
         if let Some(limit) = error.downcast_ref::<wasmtime::PoolConcurrencyLimitError>() {
             return Exit::not_started(format!("node is at capacity: {limit}"));
         }
+        if is_refused_memory(error) {
+            return Exit::not_started(format!("node is at capacity: the machine refuses memory: {error:#}"));
+        }
         if error.is::<StartBudget>() || error.is::<StartTimeout>() {
             return Exit::not_started(error.root_cause().to_string());
         }
@@ -96,6 +99,15 @@ impl Exit {
         }
         Exit { code: TRAPPED, reason: ExitReason::Trap, message: Some(bounded(&message)) }
     }
+}
+
+/// Whether the machine refused to map memory for an instance: it ran out of it, of address space or of mappings.
+fn is_refused_memory(error: &wasmtime::Error) -> bool {
+    error.chain().any(|cause| {
+        let errno = cause.downcast_ref::<rustix::io::Errno>().copied();
+        let system = cause.downcast_ref::<std::io::Error>().and_then(rustix::io::Errno::from_io_error);
+        errno.or(system) == Some(rustix::io::Errno::NOMEM)
+    })
 }
 
 /// Where a container's end is announced; the first end counts.
@@ -116,5 +128,20 @@ impl Ending {
             }
             first
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_machine_without_memory_is_no_trap() {
+        let out: std::io::Error = rustix::io::Errno::NOMEM.into();
+        let exit = Exit::of_error(&wasmtime::Error::from(out).context("mmap failed"));
+        assert_eq!((exit.code, exit.reason), (NODE_FAULT, ExitReason::NotStarted));
+        assert!(exit.message.unwrap().starts_with("node is at capacity: the machine refuses memory: mmap failed"));
+        let other: std::io::Error = rustix::io::Errno::NOENT.into();
+        assert_eq!(Exit::of_error(&wasmtime::Error::from(other)).reason, ExitReason::Trap);
     }
 }

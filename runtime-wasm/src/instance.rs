@@ -10,14 +10,19 @@ use wasmtime_wasi_config::WasiConfigVariables;
 use wasmtime_wasi_http::WasiHttpCtx;
 
 use crate::ctx::GuestCtx;
+use crate::engine::Instances;
 use crate::limits::{Limiter, MemoryBudget};
 use crate::outgoing::OutgoingHttp;
+use crate::outgoing::tls::Tls;
 use crate::sockets::PodNet;
 use crate::stdio::{Input, Output, OutputSink};
 use crate::vfs::Mounts;
 
 /// Most handles (streams, sockets, descriptors, bodies) that one instance holds.
 pub const MAX_HANDLES: usize = 16_384;
+/// Most tasks, streams, futures and their ends that the async ABI of WASI 0.3 keeps for one instance. Streams that a guest
+/// joined to each other are counted here though it has no handle of them.
+pub const MAX_CONCURRENT: usize = 16_384;
 /// Most bytes of lists and strings that a guest passes to the host in one call.
 pub const MAX_HOSTCALL_BYTES: usize = 16 << 20;
 /// Most random bytes in one call.
@@ -44,6 +49,10 @@ pub(crate) struct Template {
     pub(crate) start_ticks: u32,
     pub(crate) net: Arc<PodNet>,
     pub(crate) files: Arc<Mounts>,
+    /// The node's instances, of which each of the container's is one.
+    pub(crate) instances: Arc<Instances>,
+    /// For requests over TLS.
+    pub(crate) tls: Arc<Tls>,
 }
 
 /// An instance's output streams, which outlive its store.
@@ -63,6 +72,13 @@ impl Outputs {
 }
 
 impl Template {
+    /// Charges a new instance, before it is instantiated.
+    pub(crate) fn charge(&self, store: &mut Store<GuestCtx>) -> wasmtime::Result<()> {
+        let env = self.env.iter().map(|(name, value)| name.len() + value.len());
+        let given: usize = self.args.iter().map(String::len).chain(env).sum();
+        store.data_mut().limiter.begin(given as u64)
+    }
+
     /// A store for one instance, limited and interruptible.
     pub(crate) fn store(&self) -> (Store<GuestCtx>, Outputs) {
         let output = |sink: &Arc<dyn OutputSink>| Output::new(sink.clone(), self.tty);
@@ -79,6 +95,8 @@ impl Template {
         if let Some(stdin) = &self.stdin {
             wasi.stdin(stdin.clone());
         }
+        let mut http = WasiHttpCtx::new();
+        http.set_field_size_limit(crate::handles::MAX_FIELDS_BYTES);
         let mut table = ResourceTable::new();
         table.set_max_capacity(MAX_HANDLES);
         let ctx = GuestCtx {
@@ -86,8 +104,8 @@ impl Template {
             wasi: wasi.build(),
             config: self.config.clone(),
             stderr: outputs.stderr.clone(),
-            http: WasiHttpCtx::new(),
-            outgoing: OutgoingHttp { net: self.net.clone() },
+            http,
+            outgoing: OutgoingHttp { net: self.net.clone(), tls: self.tls.clone() },
             limiter: Limiter::new(self.budget.clone()),
             start_ticks_left: Some(self.start_ticks),
             net: self.net.clone(),
@@ -97,8 +115,13 @@ impl Template {
         store.limiter(|ctx| &mut ctx.limiter);
         store.set_hostcall_fuel(MAX_HOSTCALL_BYTES);
         store.set_max_component_handles(MAX_HANDLES);
+        if let Some(concurrent) = store.concurrent_resource_table() {
+            concurrent.set_max_capacity(MAX_CONCURRENT);
+        }
         store.set_epoch_deadline(1);
         store.epoch_deadline_callback(|mut store| {
+            let concurrent = store.concurrent_resource_table().map_or(0, |table| table.iter_mut().count());
+            store.data_mut().charge_handles(concurrent)?;
             if !crate::fair::used_its_turn() {
                 return Ok(UpdateDeadline::Continue(1));
             }

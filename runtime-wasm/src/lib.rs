@@ -1,6 +1,7 @@
 //! Pod sandboxes in wasmtime: engine, compile cache, limits, virtual filesystem, loopback and sockets, HTTP, stdio.
 //! Knows wasm and WASI; knows nothing of Kubernetes (invariant 4).
 
+pub mod buffers;
 pub mod compile;
 mod container;
 pub mod ctx;
@@ -8,9 +9,10 @@ pub mod engine;
 mod exit;
 pub mod fair;
 pub mod filesystem;
+pub mod handles;
 mod http;
 mod imports;
-mod instance;
+pub mod instance;
 pub mod limits;
 mod link;
 mod logging;
@@ -22,13 +24,15 @@ pub mod sandbox;
 pub mod sockets;
 pub mod stdio;
 mod ticker;
+mod transfer;
 pub mod vfs;
 mod wrap;
 
-pub use crate::http::{HttpLimits, serve_stream};
+pub use crate::http::{HEADER_TIMEOUT, HttpLimits, MAX_HEADER_BYTES, MAX_HEADERS, serve_stream, serve_with};
+pub use crate::outgoing::tls::CA_FILE;
 pub use compile::LoadError;
 pub use container::{Container, ContainerSpec, ExecSpec};
-pub use engine::{Capacity, Compiler, Runtime, RuntimeConfig, RuntimeError};
+pub use engine::{AtCapacity, Capacity, Compiler, Runtime, RuntimeConfig, RuntimeError};
 pub use exit::{Exit, ExitReason, KILLED, NODE_FAULT, TRAPPED};
 pub use fair::{CpuAccount, CpuUsage};
 pub use network::{ByteStream, Endpoint, HttpBody, HttpHandler, NetError, Uplink};

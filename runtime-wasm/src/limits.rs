@@ -10,16 +10,17 @@ const TABLE_ELEMENT_BYTES: u64 = 8;
 /// What an instance costs beside its memories and tables, in bytes: the touched part of its stack, its bookkeeping,
 /// its first handles.
 pub const INSTANCE_BYTES: u64 = 32 << 10;
-/// What one handle (stream, socket, descriptor, body) costs, in bytes. Counted each tick in which the guest runs.
+/// What one handle (stream, socket, descriptor) costs at least, in bytes; [`crate::handles`] has the others. Counted
+/// each time that the guest comes to run, and each tick in which it runs.
 pub const HANDLE_BYTES: u64 = 256;
-/// Handles whose cost is part of [`INSTANCE_BYTES`].
-const FREE_HANDLES: u64 = 32;
+/// Bytes of handles that are part of [`INSTANCE_BYTES`].
+const FREE_HANDLE_BYTES: u64 = 32 * HANDLE_BYTES;
 /// Most linear memories, tables and core instances in one guest instance (one pooled slot each).
 const MAX_PARTS_PER_INSTANCE: usize = 64;
 
 /// The guest asked for more memory than its container, or its pod, may have.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("out of memory: {wanted} bytes wanted, the {}limit is {limit} bytes", whose(.of_pod))]
+#[error("out of memory: {wanted} bytes wanted, the {}limit is {limit} bytes", if *.of_pod { "pod's " } else { "" })]
 pub struct OutOfMemory {
     /// Bytes the container, or the pod, would have had.
     pub wanted: u64,
@@ -31,12 +32,8 @@ pub struct OutOfMemory {
     pub of_pod: bool,
 }
 
-fn whose(of_pod: &bool) -> &'static str {
-    if *of_pod { "pod's " } else { "" }
-}
-
 /// A memory account: a container's, shared by its instances and part of its pod's; or a pod's, to which also goes what
-/// its containers share (files, sockets' and requests' buffers).
+/// its containers share (files). Sockets' and requests' buffers have an account of their own ([`crate::buffers`]).
 pub struct MemoryBudget {
     limit: u64,
     pod: Option<Arc<MemoryBudget>>,
@@ -161,7 +158,12 @@ pub(crate) struct Limiter {
 
 impl Limiter {
     pub(crate) fn new(budget: Arc<MemoryBudget>) -> Limiter {
-        Limiter { budget, held: 0, handles: FREE_HANDLES }
+        Limiter { budget, held: 0, handles: FREE_HANDLE_BYTES }
+    }
+
+    /// Charges the instance itself, with `more` bytes for what it is given: arguments and environment.
+    pub(crate) fn begin(&mut self, more: u64) -> wasmtime::Result<()> {
+        self.grow(more).map(drop)
     }
 
     /// Growth beyond the limit traps: a container over its limit is killed, whatever the guest would do about it.
@@ -173,12 +175,11 @@ impl Limiter {
         Ok(true)
     }
 
-    /// Charges the instance's handles, of which there are `count` now. The most there were stay charged: tables do not
-    /// shrink.
-    pub(crate) fn handles(&mut self, count: usize) -> wasmtime::Result<()> {
-        let more = (count as u64).saturating_sub(self.handles);
+    /// Charges the instance's handles, which take `bytes` now. The most they took stays charged: tables do not shrink.
+    pub(crate) fn handles(&mut self, bytes: u64) -> wasmtime::Result<()> {
+        let more = bytes.saturating_sub(self.handles);
         if more > 0 {
-            self.grow(more.saturating_mul(HANDLE_BYTES))?;
+            self.grow(more)?;
             self.handles += more;
         }
         Ok(())
@@ -271,16 +272,27 @@ mod tests {
     }
 
     #[test]
+    fn an_instance_costs_what_it_is_given() {
+        let budget = container(OWN + 100);
+        let mut limiter = Limiter::new(budget.clone());
+        limiter.begin(60).unwrap();
+        assert_eq!(budget.used(), OWN + 60, "without any memory of its own");
+        assert!(Limiter::new(budget.clone()).begin(0).is_err(), "there is no room for another");
+        assert!(limiter.memory_growing(0, 40, None).unwrap());
+        assert_eq!(budget.used(), OWN + 100);
+    }
+
+    #[test]
     fn handles_cost_memory() {
         let budget = container(OWN + 10 * HANDLE_BYTES);
         let mut limiter = Limiter::new(budget.clone());
         assert!(limiter.memory_growing(0, 0, None).unwrap());
-        limiter.handles(FREE_HANDLES as usize).unwrap();
+        limiter.handles(FREE_HANDLE_BYTES).unwrap();
         assert_eq!(budget.used(), OWN);
-        limiter.handles(FREE_HANDLES as usize + 10).unwrap();
+        limiter.handles(FREE_HANDLE_BYTES + 10 * HANDLE_BYTES).unwrap();
         limiter.handles(3).unwrap();
         assert_eq!(budget.used(), OWN + 10 * HANDLE_BYTES);
-        assert!(limiter.handles(FREE_HANDLES as usize + 11).is_err());
+        assert!(limiter.handles(FREE_HANDLE_BYTES + 10 * HANDLE_BYTES + 1).is_err());
     }
 
     #[test]

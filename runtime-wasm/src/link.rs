@@ -11,7 +11,7 @@ use wasmtime_wasi_config::WasiConfig;
 use crate::ctx::GuestCtx;
 
 /// A linker with every interface that [`crate::imports`] names: wasi:io, cli, clocks, random, filesystem, sockets and
-/// http 0.2; cli, clocks, random and http 0.3; config and logging. Filesystem, sockets and logging are Copepod's own; the
+/// http 0.2; all of these but io 0.3; config and logging. Filesystem, sockets and logging are Copepod's own; the
 /// rest is wasmtime's.
 pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestCtx>> {
     let mut linker = Linker::new(engine);
@@ -35,6 +35,8 @@ pub(crate) fn linker(engine: &Engine) -> wasmtime::Result<Linker<GuestCtx>> {
     wasmtime_wasi_http::p2::add_only_http_to_linker_async(l)?;
     crate::filesystem::add_to_linker(l)?;
     crate::sockets::add_to_linker(l)?;
+    crate::filesystem::p3::add_to_linker(l)?;
+    crate::sockets::p3::add_to_linker(l)?;
     wasmtime_wasi::p3::cli::add_to_linker(l)?;
     wasmtime_wasi::p3::clocks::add_to_linker(l)?;
     wasmtime_wasi::p3::random::add_to_linker(l)?;

@@ -64,6 +64,11 @@ pub enum Endpoint {
 pub trait HttpHandler: Send + Sync + 'static {
     /// Answers one request. Never fails: errors are HTTP statuses.
     async fn handle(&self, request: http::Request<HttpBody>) -> http::Response<HttpBody>;
+    /// Admits one more connection that speaks HTTP to it in bytes, at the cost of its pod for as long as the result is
+    /// held; [`NetError::LimitReached`] if that has no room. `None`: it belongs to no pod.
+    fn admit(&self) -> Result<Option<crate::sockets::HttpPermit>, NetError> {
+        Ok(None)
+    }
 }
 
 /// A streamed HTTP body.

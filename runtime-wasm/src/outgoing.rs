@@ -1,21 +1,36 @@
-//! Requests that guests make (`wasi:http/outgoing-handler`): through the pod's network, never through the host's.
+//! Requests that guests make (`wasi:http/outgoing-handler`, `wasi:http/client`): through the pod's network, never
+//! through the host's.
+
+mod error;
+pub(crate) mod tls;
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyExt;
-use hyper_util::rt::TokioIo;
+use hyper::client::conn::{http1, http2};
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use tokio_util::task::AbortOnDropHandle;
 use wasmtime_wasi_http::{Error, RequestOptions, WasiBody, WasiHttpHooks};
 
-use crate::http::{AbortOnDrop, Lingering};
-use crate::network::{ByteStream, Endpoint, NetError};
+pub(crate) use error::body_error;
+use error::{in_body, net_error, of_hyper};
+use tls::Tls;
+
+use crate::http::{Bounded, Lingering, MAX_HEADER_BYTES, check_headers};
+use crate::network::{ByteStream, Endpoint, HttpBody};
 use crate::sockets::PodNet;
 
-/// How long a guest that says nothing else waits for a connection.
+/// How long a guest that says nothing else waits for a connection, TLS included.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a guest that says nothing else waits for response headers.
 pub const RESPONSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Most bytes of a body that a guest hands over in one write: a body has two of them waiting in memory.
+pub const BODY_CHUNK: usize = 16 << 10;
+/// How long a guest that says nothing else waits for the next bytes of a response.
+pub const READ_TIMEOUT: Duration = Duration::from_secs(600);
 /// Most addresses of a name that are tried.
 const MAX_ADDRESSES_TRIED: usize = 4;
 
@@ -25,6 +40,7 @@ type Sent = Result<(http::Response<WasiBody>, Driver), Error>;
 /// The way out of one instance.
 pub(crate) struct OutgoingHttp {
     pub(crate) net: Arc<PodNet>,
+    pub(crate) tls: Arc<Tls>,
 }
 
 impl WasiHttpHooks for OutgoingHttp {
@@ -34,67 +50,132 @@ impl WasiHttpHooks for OutgoingHttp {
         options: Option<RequestOptions>,
         _consumed: Driver,
     ) -> Box<dyn Future<Output = Sent> + Send> {
-        let net = self.net.clone();
-        Box::new(async move { send(&net, request, options.unwrap_or_default()).await })
+        let (net, tls) = (self.net.clone(), self.tls.clone());
+        Box::new(async move { send(&net, &tls, request, options.unwrap_or_default()).await })
+    }
+
+    fn p2_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK
+    }
+
+    fn p3_outgoing_body_chunk_size(&mut self) -> usize {
+        BODY_CHUNK
     }
 }
 
-async fn send(net: &PodNet, request: http::Request<WasiBody>, options: RequestOptions) -> Sent {
-    let request = request.map(|body| WasiBody::new(Lingering::new(body)));
-    let (host, port) = target(request.uri())?;
-    let connecting = connect(net, &host, port);
-    let endpoint = tokio::time::timeout(options.connect_timeout.unwrap_or(CONNECT_TIMEOUT), connecting)
+async fn send(net: &PodNet, tls: &Tls, request: http::Request<WasiBody>, options: RequestOptions) -> Sent {
+    if request.method() == Method::CONNECT {
+        return Err(Error::HttpRequestMethodInvalid);
+    }
+    check_headers(request.headers()).map_err(|bytes| Error::HttpRequestHeaderSectionSize(Some(bytes)))?;
+    let target = Target::of(request.uri())?;
+    let connecting = connect(net, tls, &target);
+    let connection = tokio::time::timeout(options.connect_timeout.unwrap_or(CONNECT_TIMEOUT), connecting)
         .await
         .map_err(|_| Error::ConnectionTimeout)??;
     let exchange = async {
-        match endpoint {
-            Endpoint::Http(handler) => {
-                let response = handler.handle(request.map(|body| body.map_err(Into::into).boxed_unsync())).await;
+        match connection {
+            Connection::Handler(handler) => {
+                let response = handler.handle(request.map(|body| HttpBody::new(body.map_err(Into::into)))).await;
                 let driver: Driver = Box::new(async { Ok(()) });
-                Ok((response.map(|body| body.map_err(body_error).boxed_unsync()), driver))
+                Ok((response.map(|body| WasiBody::new(body.map_err(body_error))), driver))
             }
-            Endpoint::Stream(stream) => send_over(stream, request).await,
+            Connection::Http1(stream) => send_http1(stream, request).await,
+            Connection::Http2(stream) => send_http2(stream, request).await,
         }
     };
-    tokio::time::timeout(options.first_byte_timeout.unwrap_or(RESPONSE_TIMEOUT), exchange)
+    let (response, driver) = tokio::time::timeout(options.first_byte_timeout.unwrap_or(RESPONSE_TIMEOUT), exchange)
         .await
-        .map_err(|_| Error::HttpResponseTimeout)?
+        .map_err(|_| Error::HttpResponseTimeout)??;
+    if response.status() == StatusCode::SWITCHING_PROTOCOLS {
+        return Err(Error::HttpUpgradeFailed);
+    }
+    check_headers(response.headers()).map_err(|bytes| Error::HttpResponseHeaderSectionSize(Some(bytes)))?;
+    let silence = options.between_bytes_timeout.unwrap_or(READ_TIMEOUT);
+    Ok((response.map(|body| WasiBody::new(Bounded::new(body, u64::MAX, silence))), driver))
 }
 
-/// HTTP/1.1 over a byte pipe, one request per connection.
-async fn send_over(stream: ByteStream, mut request: http::Request<WasiBody>) -> Sent {
+/// What a request is sent over.
+enum Connection {
+    Handler(Arc<dyn crate::network::HttpHandler>),
+    Http1(ByteStream),
+    Http2(ByteStream),
+}
+
+/// HTTP/1.1, one request per connection.
+async fn send_http1(stream: ByteStream, mut request: http::Request<WasiBody>) -> Sent {
     let path = request.uri().path_and_query().cloned();
     *request.uri_mut() = path.map_or_else(|| http::Uri::from_static("/"), http::Uri::from);
-    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let connection = AbortOnDrop(tokio::spawn(connection));
-    let response = sender.send_request(request).await?;
-    let driver: Driver = Box::new(async move {
-        let mut connection = connection;
-        connection.join().await.ok_or(Error::ConnectionTerminated)?.map_err(Error::from)
-    });
-    Ok((response.map(|body| body.map_err(Error::from).boxed_unsync()), driver))
-}
-
-fn target(uri: &http::Uri) -> Result<(String, u16), Error> {
-    if uri.scheme() != Some(&http::uri::Scheme::HTTP) {
-        let scheme = uri.scheme_str().unwrap_or("no scheme");
-        return Err(Error::InternalError(Some(format!(
-            "{scheme} is not offered to guests by this node: use http, or speak TLS over a socket"
-        ))));
+    if request.headers().contains_key(header::TE) {
+        // Which is this connection's matter, and the guest cannot say so itself.
+        request.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("te"));
     }
-    let host = uri.host().filter(|host| !host.is_empty()).ok_or(Error::HttpRequestUriInvalid)?;
-    let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
-    Ok((host.to_owned(), uri.port_u16().unwrap_or(80)))
+    let mut client = http1::Builder::new();
+    client.max_buf_size(MAX_HEADER_BYTES as usize);
+    let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(of_hyper)?;
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let response = sender.send_request(request.map(Lingering::new)).await.map_err(of_hyper)?;
+    let driver: Driver =
+        Box::new(async move { connection.await.map_err(|_| Error::ConnectionTerminated)?.map_err(of_hyper) });
+    Ok((response.map(|body| WasiBody::new(body.map_err(in_body))), driver))
 }
 
-async fn connect(net: &PodNet, host: &str, port: u16) -> Result<Endpoint, Error> {
-    let addresses = match host.parse::<IpAddr>() {
+/// HTTP/2, one request per connection.
+async fn send_http2(stream: ByteStream, mut request: http::Request<WasiBody>) -> Sent {
+    request.headers_mut().remove(header::HOST);
+    let mut client = http2::Builder::new(TokioExecutor::new());
+    client.timer(TokioTimer::new()).max_header_list_size(MAX_HEADER_BYTES);
+    let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(of_hyper)?;
+    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let response = sender.send_request(request.map(Lingering::new)).await.map_err(of_hyper)?;
+    let driver: Driver = Box::new(async move {
+        let _sender = sender;
+        connection.await.map_err(|_| Error::ConnectionTerminated)?.map_err(of_hyper)
+    });
+    Ok((response.map(|body| WasiBody::new(body.map_err(in_body))), driver))
+}
+
+/// Where a request goes.
+#[derive(Debug, PartialEq, Eq)]
+struct Target {
+    host: String,
+    port: u16,
+    tls: bool,
+}
+
+impl Target {
+    fn of(uri: &http::Uri) -> Result<Target, Error> {
+        let tls = match uri.scheme_str() {
+            Some("http") => false,
+            Some("https") => true,
+            _ => return Err(Error::HttpProtocolError),
+        };
+        let host = uri.host().filter(|host| !host.is_empty()).ok_or(Error::HttpRequestUriInvalid)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        Ok(Target { host: host.to_owned(), port: uri.port_u16().unwrap_or(if tls { 443 } else { 80 }), tls })
+    }
+}
+
+async fn connect(net: &PodNet, tls: &Tls, target: &Target) -> Result<Connection, Error> {
+    let endpoint = open(net, target).await?;
+    if !target.tls {
+        return Ok(match endpoint {
+            Endpoint::Http(handler) => Connection::Handler(handler),
+            Endpoint::Stream(stream) => Connection::Http1(stream),
+        });
+    }
+    let (stream, is_http2) = tls.connect(&target.host, net.into_stream(endpoint)).await?;
+    Ok(if is_http2 { Connection::Http2(stream) } else { Connection::Http1(stream) })
+}
+
+async fn open(net: &PodNet, target: &Target) -> Result<Endpoint, Error> {
+    let addresses = match target.host.parse::<IpAddr>() {
         Ok(address) => vec![address],
-        Err(_) => net.resolve(host).await.map_err(net_error)?,
+        Err(_) => net.resolve(&target.host).await.map_err(net_error)?,
     };
     let mut last = Error::DestinationNotFound;
     for address in addresses.into_iter().take(MAX_ADDRESSES_TRIED) {
-        match net.connect_endpoint(SocketAddr::new(address, port)).await {
+        match net.connect_endpoint(SocketAddr::new(address, target.port)).await {
             Ok(endpoint) => return Ok(endpoint),
             Err(error) => last = net_error(error),
         }
@@ -102,65 +183,5 @@ async fn connect(net: &PodNet, host: &str, port: u16) -> Result<Endpoint, Error>
     Err(last)
 }
 
-fn net_error(error: NetError) -> Error {
-    match error {
-        NetError::AccessDenied(_) => Error::DestinationIpProhibited,
-        NetError::ConnectionRefused => Error::ConnectionRefused,
-        NetError::ConnectionReset => Error::ConnectionTerminated,
-        NetError::Unreachable => Error::DestinationIpUnroutable,
-        NetError::Timeout => Error::ConnectionTimeout,
-        NetError::NameUnresolvable => Error::DnsError { rcode: Some("NXDOMAIN".into()), info_code: None },
-        NetError::TemporaryResolverFailure => Error::DnsError { rcode: Some("SERVFAIL".into()), info_code: None },
-        NetError::LimitReached(_) => Error::ConnectionLimitReached,
-        NetError::AddressInUse | NetError::AddressNotBindable | NetError::NotSupported => {
-            Error::InternalError(Some(error.to_string()))
-        }
-    }
-}
-
-/// A body's error as wasi:http knows it.
-pub(crate) fn body_error(error: anyhow::Error) -> Error {
-    error.downcast::<Error>().unwrap_or_else(|error| Error::InternalError(Some(error.to_string())))
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn targets() {
-        for (uri, expected) in [
-            ("http://web/x", Ok(("web", 80))),
-            ("http://web.shop:8080/", Ok(("web.shop", 8080))),
-            ("http://[::1]:81/", Ok(("::1", 81))),
-            ("https://web/", Err("https is not offered")),
-            ("/only/a/path", Err("no scheme")),
-        ] {
-            match (target(&uri.parse().unwrap()), expected) {
-                (Ok((host, port)), Ok(expected)) => assert_eq!((host.as_str(), port), expected),
-                (Err(error), Err(word)) => assert!(error.to_string().contains(word), "{uri}: {error}"),
-                (got, _) => panic!("{uri}: {got:?}"),
-            }
-        }
-    }
-
-    #[tokio::test]
-    async fn speaks_http_over_a_byte_pipe() {
-        let (near, far) = tokio::io::duplex(4096);
-        let server = tokio::spawn(async move {
-            let echo = hyper::service::service_fn(|request: http::Request<hyper::body::Incoming>| async move {
-                let path = request.uri().to_string();
-                http::Response::builder().header("x-path", path).body(request.into_body())
-            });
-            hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(far), echo).await
-        });
-        let body = http_body_util::Full::new(bytes::Bytes::from_static(b"ping")).map_err(|never| match never {});
-        let request =
-            http::Request::post("http://pod:80/a?b=c").header("host", "pod").body(body.boxed_unsync()).unwrap();
-        let (response, driver) = send_over(Box::new(near), request).await.unwrap();
-        assert_eq!(response.headers().get("x-path").unwrap(), "/a?b=c");
-        assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ping");
-        drop(driver);
-        let _ = server.await.unwrap();
-    }
-}
+mod tests;

@@ -8,14 +8,16 @@ use futures::FutureExt;
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_config::WasiConfigVariables;
 
+use crate::buffers::BUFFER_SHARE;
 use crate::container::{Container, ContainerSpec, ExecSpec};
-use crate::engine::Runtime;
+use crate::engine::{AtCapacity, Place, Runtime};
 use crate::exit::{Ending, Exit, StartTimeout};
 use crate::fair::{CpuAccount, weight_of};
 use crate::http::HttpServer;
 use crate::instance::Template;
 use crate::limits::MemoryBudget;
 use crate::network::NetError;
+use crate::outgoing::tls::Tls;
 use crate::program::{Kind, Pre, Program};
 use crate::rate::Paced;
 use crate::sockets::PodNet;
@@ -55,6 +57,9 @@ pub enum StartError {
         /// The pod's network's reason.
         source: NetError,
     },
+    /// The node has no place for another instance.
+    #[error(transparent)]
+    AtCapacity(#[from] AtCapacity),
     /// The node is going down.
     #[error("node is stopping")]
     Stopping,
@@ -72,14 +77,19 @@ impl Sandbox {
         Self::limited(runtime, spec, None)
     }
 
-    /// A sandbox without containers. All of them together, their files and buffers included, may have so many bytes.
+    /// A sandbox without containers. All of them together, their files and buffers included, may have so many bytes;
+    /// the buffers' part ([`crate::buffers`]) is set aside.
     pub fn limited(runtime: &Arc<Runtime>, spec: SandboxSpec, memory_limit: Option<u64>) -> Sandbox {
-        let memory = MemoryBudget::of_pod(memory_limit);
+        let buffers = spec.net.buffers();
+        if let Some(limit) = memory_limit {
+            buffers.lower_to(limit / BUFFER_SHARE);
+        }
+        let memory = MemoryBudget::of_pod(memory_limit.map(|limit| limit.saturating_sub(buffers.limit())));
         spec.vfs.charge_to(&memory);
         Sandbox { runtime: runtime.clone(), spec, memory }
     }
 
-    /// The pod's memory account, for what its containers share.
+    /// The pod's memory account, of its containers and the files that they share.
     pub fn memory(&self) -> &Arc<MemoryBudget> {
         &self.memory
     }
@@ -101,7 +111,9 @@ impl Sandbox {
             env.push(("HOSTNAME".into(), self.spec.hostname.clone()));
         }
         let [stdout, stderr] = Paced::both([spec.stdout, spec.stderr], spec.log_rate);
+        let files = spec.files.unwrap_or_else(|| Arc::new(Mounts::new(self.spec.vfs.root())));
         let template = Template {
+            tls: Tls::new(&env, files.clone(), stderr.clone()),
             engine: self.runtime.engine.clone(),
             args: spec.args,
             config: config_of(&env),
@@ -114,7 +126,8 @@ impl Sandbox {
             budget: budget.clone(),
             start_ticks: u32::try_from(config.start_cpu.as_nanos() / TICK.as_nanos()).unwrap_or(u32::MAX),
             net: self.spec.net.clone(),
-            files: spec.files.unwrap_or_else(|| Arc::new(Mounts::new(self.spec.vfs.root()))),
+            files,
+            instances: self.runtime.instances.clone(),
         };
         let mut container = Container {
             name: spec.name,
@@ -142,7 +155,8 @@ impl Sandbox {
             Pre::Command(_) | Pre::CommandP3(_) => {
                 let stdin = spec.stdin.map(|source| Input::new(source, spec.tty));
                 let template = Template { stdin, ..template };
-                self.run(spec.program.clone(), template, &cpu, cancel, ending)
+                let place = template.instances.admit()?;
+                self.run(spec.program.clone(), template, place, &cpu, cancel, ending)
             }
             Pre::Http(pre) => {
                 let port = spec.http_port.unwrap_or(DEFAULT_HTTP_PORT);
@@ -183,6 +197,7 @@ impl Sandbox {
         env.retain(|(name, _)| !spec.env.iter().any(|(new, _)| new == name));
         env.extend(spec.env);
         let template = Template {
+            tls: Tls::new(&env, container.template.files.clone(), spec.stderr.clone()),
             args: spec.args,
             config: config_of(&env),
             env,
@@ -204,7 +219,8 @@ impl Sandbox {
             cpu: container.cpu.clone(),
             is_whole_account: false,
         };
-        let task = self.run(program, template, &process.cpu, process.cancel.clone(), ending);
+        let place = template.instances.admit()?;
+        let task = self.run(program, template, place, &process.cpu, process.cancel.clone(), ending);
         task.map(|()| process).ok_or(StartError::Stopping)
     }
 
@@ -213,11 +229,13 @@ impl Sandbox {
         &self,
         program: Arc<Program>,
         template: Template,
+        place: Place,
         cpu: &Arc<CpuAccount>,
         cancel: CancellationToken,
         ending: Ending,
     ) -> Option<()> {
-        let run = AssertUnwindSafe(run_command(program, template, self.runtime.config.start_timeout)).catch_unwind();
+        let run = run_command(program, template, place, self.runtime.config.start_timeout);
+        let run = AssertUnwindSafe(run).catch_unwind();
         cpu.spawn(async move {
             let exit = tokio::select! {
                 biased;
@@ -237,10 +255,11 @@ fn config_of(env: &[(String, String)]) -> Arc<WasiConfigVariables> {
     Arc::new(env.iter().cloned().collect())
 }
 
-async fn run_command(program: Arc<Program>, template: Template, start_timeout: Duration) -> Exit {
+async fn run_command(program: Arc<Program>, template: Template, _place: Place, start_timeout: Duration) -> Exit {
     let (mut store, outputs) = template.store();
     let late = |_| StartTimeout(start_timeout.as_secs());
     let ran = async {
+        template.charge(&mut store)?;
         match &program.pre {
             Pre::Command(pre) => {
                 let started = tokio::time::timeout(start_timeout, pre.instantiate_async(&mut store));

@@ -8,6 +8,7 @@ use sha2::{Digest, Sha256};
 
 use crate::*;
 
+mod capacity;
 mod compiling;
 mod limits;
 
@@ -100,7 +101,7 @@ async fn ways_to_end() {
         ("", "(unreachable)", 134, Trap, "unreachable"),
         ("(func $deep (call $deep) (call $deep))", "(call $deep) (i32.const 0)", 134, Trap, "call stack exhausted"),
         ("(memory 1)", GROW, 137, OutOfMemory, "the limit is 8388608 bytes"),
-        ("(memory 1000)", "(i32.const 0)", 137, OutOfMemory, "65568768 bytes wanted"),
+        ("(memory 1000)", "(i32.const 0)", 137, OutOfMemory, "65568784 bytes wanted"),
     ] {
         let container = start(&command(fields, body), |spec| spec.memory_limit = Some(8 << 20)).await;
         let exit = ended(&container).await;

@@ -3,15 +3,19 @@
 
 mod support;
 
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use copepod_runtime::rate::Rate;
+use copepod_runtime::sockets::NetLimits;
 use copepod_runtime::vfs::{HostDir, Mount, Mounts, Source, Vfs};
-use copepod_runtime::{ContainerSpec, Endpoint, ExitReason, OutputSink};
+use copepod_runtime::{ContainerSpec, Endpoint, ExitReason, OutputSink, Uplink};
 use http_body_util::{BodyExt, Empty};
-use support::{Pod, Running};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use support::{Alone, Pod, Running, Silent};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWriteExt, ReadBuf};
 
 /// Memory of a hostile container.
 const MEMORY: u64 = 64 << 20;
@@ -28,6 +32,7 @@ fn nothing_is_left(pod: &Pod, attacker: &Running, attack: &str) {
     assert_eq!(pod.net.socket_count(), 0, "{attack}: sockets");
     assert_eq!(pod.net.ports_held(), 0, "{attack}: ports");
     assert_eq!(pod.net.lookups_under_way(), 0, "{attack}: lookups");
+    assert_eq!(pod.net.buffers().used(), 0, "{attack}: buffers");
 }
 
 async fn settled(pod: &Pod, attacker: &Running) {
@@ -36,6 +41,7 @@ async fn settled(pod: &Pod, attacker: &Running) {
             || pod.net.socket_count() > 0
             || pod.net.ports_held() > 0
             || pod.net.lookups_under_way() > 0
+            || pod.net.buffers().used() > 0
         {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -74,6 +80,10 @@ async fn attacks_end_and_leave_nothing() {
         ("unread", "", Harmless),
         ("udp", "", Harmless),
         ("headers", "", Trapped("total size of fields exceeds limit")),
+        ("fields", "", OutOfMemory),
+        ("bodies", "", OutOfMemory),
+        ("requests", "", Told("ConnectionLimitReached")),
+        ("open-files", "/tmp", Told("emory")),
         ("handles", "", Trapped("resource table has no free keys")),
         ("pollables", "", Trapped("store handle limit exceeded")),
         ("random", "", Trapped("exceeds limit 1048576")),
@@ -91,7 +101,7 @@ async fn attacks_end_and_leave_nothing() {
         ("connect", "0.0.0.0:80", Told("Invalid argument")),
         ("connect", "[::]:80", Told("Invalid argument")),
         ("connect", "127.0.0.1:7900", Told("refused")),
-        ("connect", "255.255.255.255:80", Told("denied")),
+        ("connect", "255.255.255.255:80", Told("Invalid argument")),
         ("send", "169.254.169.254:53", Told("denied")),
         ("send", "224.0.0.251:5353", Told("denied")),
         ("bind", "169.254.0.1:80", Told("denied")),
@@ -100,6 +110,37 @@ async fn attacks_end_and_leave_nothing() {
         ("read", "../../../../etc/passwd", Told("No such file")),
         ("write", "/dev/null/x", Told("No such file")),
     ];
+    attacks("hostile", Arc::new(Alone), cases).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn attacks_by_wasi_03_end_and_leave_nothing() {
+    let cases: &[(&str, &str, Stop)] = &[
+        ("streams", "", Trapped("resource table has no free keys")),
+        ("joined", "", Trapped("resource table has no free keys")),
+        ("tasks", "", Trapped("handle limit exceeded")),
+        ("descriptors", "", Trapped("handle limit exceeded")),
+        ("sockets", "", Told("limit of sockets")),
+        ("half-open", "", Told("ConnectionRefused")),
+        ("accepts", "", Harmless),
+        ("unread", "", Harmless),
+        ("cancels", "", Harmless),
+        ("endless", "", Told("InsufficientSpace")),
+        ("datagrams", "", Harmless),
+        ("connects", "", Told("limit of sockets")),
+        ("lookups", "", Told("TemporaryResolverFailure")),
+        ("given-up", "", Harmless),
+        ("outgoing", "", Harmless),
+        ("forged-cancel", "", Trapped("unknown handle index 4242")),
+        ("forged-drop", "", Trapped("unknown handle index 4242")),
+        ("idle-cancel", "", Trapped("cancel")),
+        ("bad-buffer", "", Trapped("out of bounds")),
+    ];
+    attacks("p3_hostile", Arc::new(Silent), cases).await;
+}
+
+/// Runs each attack of a guest beside a neighbour that must not suffer.
+async fn attacks(guest: &str, uplink: Arc<dyn Uplink>, cases: &[(&str, &str, Stop)]) {
     // Another pod's loopback: the same address means the attacker's own.
     let other = Pod::new();
     let _neighbour = other.net.listen("127.0.0.1:7900".parse().unwrap(), 1).unwrap();
@@ -108,9 +149,13 @@ async fn attacks_end_and_leave_nothing() {
     assert_eq!(probe.get("/hello").await.0, 200);
     let mut slowest = (Duration::ZERO, "");
     for (attack, argument, stop) in cases {
-        let pod = Pod::new();
+        let pod = Pod::below(uplink.clone());
         let before = pod.vfs.usage();
-        let attacker = pod.start("hostile", &[attack, argument], limited).await;
+        let change = |spec: &mut ContainerSpec| {
+            limited(spec);
+            spec.stdin = Some(Box::new(Mute));
+        };
+        let attacker = pod.start(guest, &[attack, argument], change).await;
         let ended = tokio::time::timeout(PATIENCE, attacker.container.wait());
         let watch = async {
             loop {
@@ -153,6 +198,23 @@ async fn attacks_end_and_leave_nothing() {
     println!("slowest answer of the neighbour: {:?} beside {}", slowest.0, slowest.1);
 }
 
+/// An input that never says anything.
+struct Mute;
+
+impl AsyncRead for Mute {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
+        Poll::Pending
+    }
+}
+
+/// A log writer that takes everything.
+struct Anything;
+
+#[async_trait::async_trait]
+impl OutputSink for Anything {
+    async fn write(&self, _data: Bytes) {}
+}
+
 /// A log writer that never takes anything.
 struct Stuck;
 
@@ -165,15 +227,24 @@ impl OutputSink for Stuck {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_never_ends_is_killed_at_once() {
-    for attack in ["spin", "spin-calls", "log", "log-stuck"] {
+    for (guest, attack) in [
+        ("hostile", "spin"),
+        ("hostile", "spin-calls"),
+        ("hostile", "log"),
+        ("hostile", "log-stuck"),
+        ("p3_hostile", "hole"),
+    ] {
         let pod = Pod::new();
         let change = |spec: &mut ContainerSpec| {
             limited(spec);
             if attack == "log-stuck" {
                 spec.stdout = Arc::new(Stuck);
             }
+            if attack == "hole" {
+                (spec.stdout, spec.log_rate) = (Arc::new(Anything), Rate { per_second: u64::MAX, burst: u64::MAX });
+            }
         };
-        let attacker = pod.start("hostile", &[attack.trim_end_matches("-stuck")], change).await;
+        let attacker = pod.start(guest, &[attack.trim_end_matches("-stuck")], change).await;
         while attacker.container.cpu_time().is_zero() {
             tokio::time::sleep(Duration::from_millis(1)).await;
         }
@@ -287,4 +358,44 @@ async fn http_bombs() {
     web.no_instances().await;
     assert!(web.container.peak_memory_bytes() < 16 << 20);
     assert_eq!(pod.get("/hello").await.0, 200);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn lookups_have_a_rate() {
+    let pod = Pod::with(NetLimits { lookup_rate: Rate { per_second: 1, burst: 2 }, ..NetLimits::default() });
+    // The name is asked for in both families or in one: at most two lookups.
+    let (_, first, _) = pod.run("hostile", &["lookup", "web.shop"]).await;
+    assert_eq!(first, "survived\n");
+    let (_, second, _) = pod.run("hostile", &["lookup", "localhost"]).await;
+    assert_eq!(second, "survived\n", "what needs nobody else is not counted");
+    let mut answers = Vec::new();
+    for _ in 0..3 {
+        answers.push(pod.run("hostile", &["lookup", "web.shop"]).await.1);
+    }
+    assert!(answers.iter().any(|answer| answer.contains("stopped: ")), "{answers:?}");
+    assert!(!answers.iter().any(|answer| answer.contains("does not resolve")), "{answers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn requests_are_refused_when_the_buffers_are_full() {
+    let pod = Pod::new();
+    let _web = pod.start("web", &[], limited).await;
+    assert_eq!(pod.get("/hello").await.0, 200);
+    while pod.net.buffers().used() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let all = pod.net.buffers().reserve(pod.net.buffers().limit()).unwrap();
+    let Endpoint::Http(handler) = pod.net.accept_from(80, "10.64.0.9:5000".parse().unwrap()).await.unwrap() else {
+        panic!("port 80 is served")
+    };
+    let empty = || Empty::new().map_err(|never| match never {}).boxed_unsync();
+    let ask = || http::Request::get("/hello").header("host", "web").body(empty()).unwrap();
+    let refused = handler.handle(ask()).await;
+    assert_eq!(refused.status(), 503);
+    let text = refused.into_body().collect().await.unwrap().to_bytes();
+    assert_eq!(text, "pod's buffers are full\n");
+    assert!(handler.admit().is_err(), "nor is there room for a connection in bytes");
+    drop(all);
+    assert_eq!(handler.handle(ask()).await.status(), 200);
+    assert!(handler.admit().unwrap().is_some());
 }

@@ -135,3 +135,19 @@ async fn a_guest_cannot_speak_as_another_pod() {
     uplink.connect(SocketAddr::new(ip(3), 5), SocketAddr::new(ip(4), 8080)).await.map(|_| ()).unwrap();
     assert_eq!(sandbox.last_peer(), Some(SocketAddr::new(ip(9), 5)));
 }
+
+#[tokio::test]
+async fn names_outside_the_cluster_are_asked_for_at_a_rate() {
+    let fabric = setup(&[2]);
+    let asked = std::cell::Cell::new(0);
+    for name in ["a.example", "b.example"] {
+        let may_ask = || {
+            asked.set(asked.get() + 1);
+            false
+        };
+        assert_eq!(fabric.resolve("n", name, may_ask).await, Err(NetError::TemporaryResolverFailure), "{name}");
+    }
+    assert_eq!(asked.get(), 2);
+    let never = || unreachable!("nobody outside knows it");
+    assert_eq!(fabric.resolve("n", "none.n.svc.cluster.local", never).await, Err(NetError::NameUnresolvable));
+}

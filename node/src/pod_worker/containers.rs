@@ -6,6 +6,8 @@ use crate::runtime::Volume;
 use crate::start::StartRequest;
 use crate::wasm::{DEFAULT_MEMORY, SHARED_MEMORY};
 
+/// Room in a pod's memory for the names and bookkeeping of a volume's file, in bytes.
+const FILE_BYTES: u64 = 4 << 10;
 /// Old instances whose logs are kept per container.
 const KEPT_INSTANCES: u32 = 1;
 
@@ -180,7 +182,9 @@ async fn make_sandbox(shared: &Shared, key: &PodKey, pod: &Pod, ips: &[IpAddr]) 
     let uplink = shared.fabric.uplink(key, &hostname, ips);
     let sized = volumes.values().map(|volume| match volume {
         Volume::Empty { size_limit } => size_limit.unwrap_or(0),
-        _ => 0,
+        // Old and new content for a moment, in chunks of the next power of two.
+        Volume::Files(files) => files.values().map(|file| 4 * file.data.len() as u64 + FILE_BYTES).sum(),
+        Volume::Host { .. } => 0,
     });
     let shared_memory = sized.fold(SHARED_MEMORY, u64::saturating_add);
     let spec = SandboxSpec {

@@ -239,6 +239,22 @@ async fn an_image_that_cannot_run_and_a_missing_key_are_named() {
 }
 
 #[tokio::test]
+async fn a_full_node_is_the_pods_error_until_there_is_room() {
+    let node = node();
+    node.runtime.full.store(true, std::sync::atomic::Ordering::Relaxed);
+    node.pods.upsert(Arc::new(pod("u1", json!({}))));
+    until("out of capacity", || node.world.waiting("u1", "a").0 == "OutOfCapacity").await;
+    assert_eq!(node.world.waiting("u1", "a").1, "node is at capacity: 110 guest instances are alive");
+    assert!(node.world.has_event("Failed: Error: node is at capacity: 110 guest instances are alive"));
+    assert_eq!((node.world.phase("u1").as_str(), node.world.container("u1", "a").restart_count), ("Pending", 0));
+    let tries = || node.world.events.lock().iter().filter(|e| e.starts_with("Failed: ")).count();
+    until("it is tried again", || tries() >= 3).await;
+    node.runtime.full.store(false, std::sync::atomic::Ordering::Relaxed);
+    node.newest("u1", "a", 1).await;
+    until("running", || node.world.phase("u1") == "Running").await;
+}
+
+#[tokio::test]
 async fn a_missing_config_map_delays_the_pod_and_mounts_once_it_is_there() {
     let node = node();
     let spec = json!({"volumes": [{"name": "c", "configMap": {"name": "x"}}],

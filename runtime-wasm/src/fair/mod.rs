@@ -19,4 +19,4 @@ pub use account::{CpuAccount, CpuUsage};
 pub(crate) use pool::GuestPool;
 pub use queue::{DEFAULT_WEIGHT, MAX_WEIGHT, weight_of};
 pub use quota::CPU_PERIOD;
-pub(crate) use task::{current, until_next_turn, used_its_turn};
+pub(crate) use task::{AbortOnDrop, current, has_overrun, until_next_turn, used_its_turn};

@@ -53,6 +53,11 @@ pub(crate) fn used_its_turn() -> bool {
     })
 }
 
+/// As [`used_its_turn`], of work that no tick interrupts; false outside of any turn.
+pub(crate) fn has_overrun() -> bool {
+    TURN.with_borrow(Option::is_some) && used_its_turn()
+}
+
 /// Ends the running task's turn; it is runnable still.
 pub(crate) async fn until_next_turn() {
     let mut ended = false;

@@ -7,16 +7,20 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use super::generated::wasi::filesystem::types::{
     DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, MetadataHashValue, NewTimestamp,
 };
-use crate::vfs::{Entry, Location, NodeId, NodeKind, Stat, VfsError};
+use crate::vfs::{Entry, Location, NodeId, NodeKind, OpenFile, Stat, VfsError};
 use wasmtime_wasi::p2::bindings::clocks::wall_clock::Datetime;
 
 /// Entries a directory stream reads ahead.
 const READ_AHEAD: usize = 64;
+/// What a directory stream holds at most, in bytes.
+pub(crate) const DIRECTORY_STREAM_BYTES: usize = READ_AHEAD * (crate::vfs::MAX_NAME + size_of::<Entry>());
 
 /// An open file or directory.
 pub struct Descriptor {
     pub(super) at: Location,
     pub(super) flags: DescriptorFlags,
+    /// Counts it; `None` for the root, which every instance has.
+    pub(super) _open: Option<OpenFile>,
 }
 
 impl Descriptor {
@@ -57,15 +61,20 @@ impl EntryStream {
         Self { at, ahead: Vec::new().into_iter(), last: None }
     }
 
-    pub(super) fn next(&mut self) -> Result<Option<DirectoryEntry>, VfsError> {
+    pub(super) fn next(&mut self) -> Result<Option<Entry>, VfsError> {
         if self.ahead.len() == 0 {
             self.ahead = self.at.node.list(self.last.as_deref(), READ_AHEAD)?.into_iter();
         }
-        Ok(self.ahead.next().map(|entry| {
+        let entry = self.ahead.next();
+        if let Some(entry) = &entry {
             self.last = Some(entry.name.clone());
-            DirectoryEntry { type_: kind(entry.kind), name: entry.name }
-        }))
+        }
+        Ok(entry)
     }
+}
+
+pub(super) fn directory_entry(entry: Entry) -> DirectoryEntry {
+    DirectoryEntry { type_: kind(entry.kind), name: entry.name }
 }
 
 pub(super) fn kind(kind: NodeKind) -> DescriptorType {

@@ -1,19 +1,19 @@
 //! The generated host traits, over descriptors and paths.
 
+use std::time::SystemTime;
+
 use wasmtime::component::Resource;
 use wasmtime_wasi_io::streams::{DynInputStream, DynOutputStream, Error as IoError};
 
-use super::descriptor::{Descriptor, EntryStream, hash, kind, new_time, stat};
+use super::descriptor::{Descriptor, EntryStream, directory_entry, hash, kind, new_time, stat};
 use super::generated::wasi::filesystem::preopens;
 use super::generated::wasi::filesystem::types::{
     self, Advice, DescriptorFlags, DescriptorStat, DescriptorType, DirectoryEntry, ErrorCode, Filesize,
     MetadataHashValue, NewTimestamp, OpenFlags, PathFlags,
 };
 use super::streams::{FileReader, FileWriter, MAX_TRANSFER};
-use super::{FilesystemCtxView, FsFailure, code, paths};
-use crate::vfs::{Found, Location, New, NodeKind, VfsError};
-
-type FsResult<T> = Result<T, FsFailure>;
+use super::{FilesystemCtxView, FsFailure, FsResult, code, paths};
+use crate::vfs::{Found, Location, New, NodeKind, Stat, VfsError};
 
 impl FilesystemCtxView<'_> {
     /// An open directory's location.
@@ -44,8 +44,46 @@ impl FilesystemCtxView<'_> {
         Ok(())
     }
 
-    fn set_times_of(&self, at: &Location, accessed: NewTimestamp, modified: NewTimestamp) -> FsResult<()> {
-        Ok(at.writable()?.node.set_times(new_time(accessed)?, new_time(modified)?)?)
+    /// The times that are given are set.
+    pub(super) fn change_times(
+        &self,
+        fd: &Resource<Descriptor>,
+        accessed: Option<SystemTime>,
+        modified: Option<SystemTime>,
+    ) -> FsResult<()> {
+        Ok(self.table.get(fd)?.at.writable()?.node.set_times(accessed, modified)?)
+    }
+
+    pub(super) fn change_times_at(
+        &self,
+        fd: &Resource<Descriptor>,
+        flags: PathFlags,
+        path: &str,
+        accessed: Option<SystemTime>,
+        modified: Option<SystemTime>,
+    ) -> FsResult<()> {
+        Ok(self.find(fd, flags, path)?.existing()?.writable()?.node.set_times(accessed, modified)?)
+    }
+
+    pub(super) fn stat_of(&self, fd: &Resource<Descriptor>) -> FsResult<Stat> {
+        Ok(self.table.get(fd)?.at.node.stat()?)
+    }
+
+    pub(super) fn stat_of_path(&self, fd: &Resource<Descriptor>, flags: PathFlags, path: &str) -> FsResult<Stat> {
+        Ok(self.find(fd, flags, path)?.existing()?.node.stat()?)
+    }
+
+    pub(super) fn reader(&self, fd: &Resource<Descriptor>, position: Filesize) -> FsResult<FileReader> {
+        Ok(FileReader { at: self.file(fd)?.readable()?.clone(), position })
+    }
+
+    /// Appends if no position is given.
+    pub(super) fn writer(&self, fd: &Resource<Descriptor>, position: Option<Filesize>) -> FsResult<FileWriter> {
+        Ok(FileWriter { at: self.file(fd)?.writable()?.clone(), position })
+    }
+
+    pub(super) fn entries(&self, fd: &Resource<Descriptor>) -> FsResult<EntryStream> {
+        Ok(EntryStream::new(self.dir(fd)?))
     }
 }
 
@@ -64,28 +102,25 @@ impl types::Host for FilesystemCtxView<'_> {
 
 impl preopens::Host for FilesystemCtxView<'_> {
     fn get_directories(&mut self) -> wasmtime::Result<Vec<(Resource<Descriptor>, String)>> {
-        let root =
-            Descriptor { at: self.mounts.root(), flags: DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY };
+        let flags = DescriptorFlags::READ | DescriptorFlags::MUTATE_DIRECTORY;
+        let root = Descriptor { at: self.mounts.root(), flags, _open: None };
         Ok(vec![(self.table.push(root)?, "/".to_owned())])
     }
 }
 
 impl types::HostDescriptor for FilesystemCtxView<'_> {
     fn read_via_stream(&mut self, fd: Resource<Descriptor>, offset: Filesize) -> FsResult<Resource<DynInputStream>> {
-        let at = self.file(&fd)?.readable()?.clone();
-        let stream: DynInputStream = Box::new(FileReader { at, position: offset });
+        let stream: DynInputStream = Box::new(self.reader(&fd, offset)?);
         Ok(self.table.push(stream)?)
     }
 
     fn write_via_stream(&mut self, fd: Resource<Descriptor>, offset: Filesize) -> FsResult<Resource<DynOutputStream>> {
-        let at = self.file(&fd)?.writable()?.clone();
-        let stream: DynOutputStream = Box::new(FileWriter { at, position: Some(offset) });
+        let stream: DynOutputStream = Box::new(self.writer(&fd, Some(offset))?);
         Ok(self.table.push(stream)?)
     }
 
     fn append_via_stream(&mut self, fd: Resource<Descriptor>) -> FsResult<Resource<DynOutputStream>> {
-        let at = self.file(&fd)?.writable()?.clone();
-        let stream: DynOutputStream = Box::new(FileWriter { at, position: None });
+        let stream: DynOutputStream = Box::new(self.writer(&fd, None)?);
         Ok(self.table.push(stream)?)
     }
 
@@ -114,8 +149,7 @@ impl types::HostDescriptor for FilesystemCtxView<'_> {
     }
 
     fn set_times(&mut self, fd: Resource<Descriptor>, accessed: NewTimestamp, modified: NewTimestamp) -> FsResult<()> {
-        let at = self.table.get(&fd)?.at.clone();
-        self.set_times_of(&at, accessed, modified)
+        self.change_times(&fd, new_time(accessed)?, new_time(modified)?)
     }
 
     fn read(&mut self, fd: Resource<Descriptor>, length: Filesize, offset: Filesize) -> FsResult<(Vec<u8>, bool)> {
@@ -131,8 +165,8 @@ impl types::HostDescriptor for FilesystemCtxView<'_> {
     }
 
     fn read_directory(&mut self, fd: Resource<Descriptor>) -> FsResult<Resource<EntryStream>> {
-        let stream = EntryStream::new(self.dir(&fd)?);
-        Ok(self.table.push(stream)?)
+        let entries = self.entries(&fd)?;
+        Ok(self.table.push(entries)?)
     }
 
     fn create_directory_at(&mut self, fd: Resource<Descriptor>, path: String) -> FsResult<()> {
@@ -140,11 +174,11 @@ impl types::HostDescriptor for FilesystemCtxView<'_> {
     }
 
     fn stat(&mut self, fd: Resource<Descriptor>) -> FsResult<DescriptorStat> {
-        Ok(stat(self.table.get(&fd)?.at.node.stat()?))
+        Ok(stat(self.stat_of(&fd)?))
     }
 
     fn stat_at(&mut self, fd: Resource<Descriptor>, flags: PathFlags, path: String) -> FsResult<DescriptorStat> {
-        Ok(stat(self.find(&fd, flags, &path)?.existing()?.node.stat()?))
+        Ok(stat(self.stat_of_path(&fd, flags, &path)?))
     }
 
     fn set_times_at(
@@ -155,8 +189,7 @@ impl types::HostDescriptor for FilesystemCtxView<'_> {
         accessed: NewTimestamp,
         modified: NewTimestamp,
     ) -> FsResult<()> {
-        let at = self.find(&fd, flags, &path)?.existing()?;
-        self.set_times_of(&at, accessed, modified)
+        self.change_times_at(&fd, flags, &path, new_time(accessed)?, new_time(modified)?)
     }
 
     fn link_at(
@@ -244,7 +277,7 @@ impl types::HostDescriptor for FilesystemCtxView<'_> {
 
 impl types::HostDirectoryEntryStream for FilesystemCtxView<'_> {
     fn read_directory_entry(&mut self, stream: Resource<EntryStream>) -> FsResult<Option<DirectoryEntry>> {
-        Ok(self.table.get_mut(&stream)?.next()?)
+        Ok(self.table.get_mut(&stream)?.next()?.map(directory_entry))
     }
 
     fn drop(&mut self, stream: Resource<EntryStream>) -> wasmtime::Result<()> {

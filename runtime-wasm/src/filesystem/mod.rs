@@ -2,6 +2,7 @@
 
 mod descriptor;
 mod host;
+pub mod p3;
 mod paths;
 mod streams;
 
@@ -12,6 +13,7 @@ use wasmtime::component::{HasData, Linker, ResourceTable};
 use crate::vfs::{Mounts, VfsError};
 use generated::wasi::filesystem::{preopens, types};
 
+pub(crate) use descriptor::DIRECTORY_STREAM_BYTES;
 pub use descriptor::{Descriptor, EntryStream};
 
 mod generated {
@@ -65,6 +67,8 @@ pub enum FsFailure {
     /// The guest broke the rules of its handles.
     Trap(wasmtime::Error),
 }
+
+type FsResult<T> = Result<T, FsFailure>;
 
 impl From<VfsError> for FsFailure {
     fn from(error: VfsError) -> Self {

@@ -26,6 +26,7 @@ pub(super) fn open(
     if open.contains(OpenFlags::DIRECTORY) && open.intersects(OpenFlags::CREATE | OpenFlags::TRUNCATE) {
         return Err(VfsError::Invalid);
     }
+    let counted = mounts.open_file()?;
     // An exclusive creation does not look through a link at the end.
     let exclusive = open.contains(OpenFlags::CREATE | OpenFlags::EXCLUSIVE);
     let path_flags = if exclusive { PathFlags::empty() } else { path_flags };
@@ -62,7 +63,7 @@ pub(super) fn open(
             }
         }
     }
-    Ok(Descriptor { at, flags })
+    Ok(Descriptor { at, flags, _open: Some(counted) })
 }
 
 pub(super) fn link(mounts: &Mounts, old: Found, new_base: &Location, new_path: &str) -> Result<(), VfsError> {

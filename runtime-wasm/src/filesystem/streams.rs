@@ -4,14 +4,22 @@ use bytes::Bytes;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{InputStream, OutputStream, StreamError, StreamResult};
 
+pub(super) use crate::transfer::MAX_TRANSFER;
 use crate::vfs::{Location, VfsError};
 
-/// Bytes moved by one call at most.
-pub(super) const MAX_TRANSFER: usize = 64 << 10;
-
+/// A file being read from a position on.
 pub(super) struct FileReader {
     pub(super) at: Location,
     pub(super) position: u64,
+}
+
+impl FileReader {
+    /// The next bytes, at most `size` and [`MAX_TRANSFER`]; none at the end.
+    pub(super) fn next(&mut self, size: usize) -> Result<Bytes, VfsError> {
+        let data = self.at.node.read_at(self.position, size.min(MAX_TRANSFER))?;
+        self.position += data.len() as u64;
+        Ok(data)
+    }
 }
 
 #[async_trait::async_trait]
@@ -25,19 +33,32 @@ impl InputStream for FileReader {
         if size == 0 {
             return Ok(Bytes::new());
         }
-        let data = self.at.node.read_at(self.position, size.min(MAX_TRANSFER)).map_err(failed)?;
-        if data.is_empty() {
-            return Err(StreamError::Closed);
+        match self.next(size).map_err(failed)? {
+            data if data.is_empty() => Err(StreamError::Closed),
+            data => Ok(data),
         }
-        self.position += data.len() as u64;
-        Ok(data)
     }
 }
 
+/// A file being written.
 pub(super) struct FileWriter {
     pub(super) at: Location,
     /// `None` appends.
     pub(super) position: Option<u64>,
+}
+
+impl FileWriter {
+    /// Writes all of it or nothing.
+    pub(super) fn put(&mut self, data: &[u8]) -> Result<(), VfsError> {
+        match &mut self.position {
+            None => self.at.node.append(data),
+            Some(position) => {
+                self.at.node.write_at(*position, data)?;
+                *position += data.len() as u64;
+                Ok(())
+            }
+        }
+    }
 }
 
 #[async_trait::async_trait]
@@ -48,14 +69,7 @@ impl Pollable for FileWriter {
 #[async_trait::async_trait]
 impl OutputStream for FileWriter {
     fn write(&mut self, data: Bytes) -> StreamResult<()> {
-        match &mut self.position {
-            None => self.at.node.append(&data).map_err(failed),
-            Some(position) => {
-                self.at.node.write_at(*position, &data).map_err(failed)?;
-                *position += data.len() as u64;
-                Ok(())
-            }
-        }
+        self.put(&data).map_err(failed)
     }
 
     fn flush(&mut self) -> StreamResult<()> {

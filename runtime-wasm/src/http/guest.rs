@@ -9,7 +9,7 @@ use http::{HeaderValue, Request, Response, Uri, header};
 use http_body_util::BodyExt;
 use tokio::sync::oneshot;
 use wasmtime::Store;
-use wasmtime_wasi_http::handler::Proxy;
+use wasmtime::component::Accessor;
 use wasmtime_wasi_http::p2::bindings::Proxy as ProxyP2;
 use wasmtime_wasi_http::p2::bindings::http::types::{ErrorCode, Scheme as SchemeP2};
 use wasmtime_wasi_http::p2::body::HyperOutgoingBody;
@@ -30,26 +30,14 @@ pub(super) enum Fault {
     Guest(wasmtime::Error),
 }
 
-/// Calls the guest's handler and sends its response as soon as there are headers; returns when the guest is done.
-pub(super) async fn call(
-    proxy: &Proxy,
+/// Calls a handler of WASI 0.2 and sends its response as soon as there are headers; returns when the guest is done.
+pub(super) async fn call_p2(
+    guest: &ProxyP2,
     store: &mut Store<GuestCtx>,
     request: Request<HttpBody>,
     answer: Answer,
 ) -> Result<(), Fault> {
     let request = with_host(request).map(|body| body.map_err(body_error).boxed_unsync());
-    match proxy {
-        Proxy::P2(guest) => call_p2(guest, store, request, answer).await,
-        Proxy::P3(guest) => call_p3(guest, store, absolute(request), answer).await.map_err(Fault::Guest),
-    }
-}
-
-async fn call_p2(
-    guest: &ProxyP2,
-    store: &mut Store<GuestCtx>,
-    request: Request<WasiBody>,
-    answer: Answer,
-) -> Result<(), Fault> {
     let mut http = store.data_mut().http();
     let request = http.new_incoming_request(SchemeP2::Http, request).map_err(Fault::Request)?;
     let out = http
@@ -63,29 +51,30 @@ async fn call_p2(
     guest.wasi_http_incoming_handler().call_handle(store, request, out).await.map_err(Fault::Guest)
 }
 
-async fn call_p3(
+/// Calls a handler of WASI 0.3, which may serve other requests meanwhile, and sends its response as soon as there are
+/// headers; returns when the response has ended. Fails when the guest did; the error that a handler returned, if it did,
+/// is what is in the result.
+pub(super) async fn call_p3(
     guest: &Service,
-    store: &mut Store<GuestCtx>,
-    request: Request<WasiBody>,
-    answer: Answer,
-) -> wasmtime::Result<()> {
-    let called = store.run_concurrent(async |store| {
-        let (request, received) = store.with(|mut access| {
-            let (request, received) = RequestP3::from_http(access.get().http().hooks, request);
-            (request, Box::pin(received) as Received)
-        });
-        let response = match guest.handle(store, request).await? {
-            Ok(response) => response,
-            Err(code) => return Err(wasmtime::Error::msg(format!("the handler returned {code:?}"))),
-        };
-        let response = store.with(|access| response.into_http(access, received))?;
-        // The guest writes the body while this store runs: so it does until the body has ended or nobody reads it.
-        let (ended, end) = oneshot::channel();
-        answer.send(Ok(response.map(|body| Watched { body, _ended: ended }.boxed_unsync())));
-        let _ = end.await;
-        Ok(())
+    store: &Accessor<GuestCtx>,
+    request: Request<HttpBody>,
+    answer: &Answer,
+) -> wasmtime::Result<Result<(), String>> {
+    let request = absolute(with_host(request)).map(|body| body.map_err(body_error).boxed_unsync());
+    let (request, received) = store.with(|mut access| {
+        let (request, received) = RequestP3::from_http(access.get().http().hooks, request);
+        (request, Box::pin(received) as Received)
     });
-    called.await?
+    let response = match guest.handle(store, request).await? {
+        Ok(response) => response,
+        Err(code) => return Ok(Err(format!("the handler returned {code:?}"))),
+    };
+    let response = store.with(|access| response.into_http(access, received))?;
+    // The guest writes the body while its store runs: so it does until the body has ended or nobody reads it.
+    let (ended, end) = oneshot::channel();
+    answer.send(Ok(response.map(|body| Watched { body, _ended: ended }.boxed_unsync())));
+    let _ = end.await;
+    Ok(Ok(()))
 }
 
 /// Whether the request's body arrived whole.

@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::podnet::PodNet;
+use crate::buffers::Room;
 use crate::network::{ByteStream, HttpHandler, NetError};
 
 /// Who serves a TCP port.
@@ -93,6 +94,7 @@ pub struct Datagram {
     /// The payload.
     pub data: Bytes,
     pub(super) _permit: OwnedSemaphorePermit,
+    pub(super) _room: Room,
 }
 
 /// A bound UDP socket of the pod.

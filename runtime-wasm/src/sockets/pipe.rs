@@ -13,41 +13,82 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use super::bindings::Accepted;
+use crate::buffers::{BUFFER_BYTES, Buffers, Room};
 use crate::http::serve_stream;
 use crate::network::{ByteStream, HttpHandler, NetError};
 
 /// Bytes that wait in each direction of a connection before its writer must wait.
 pub const PIPE_BYTES: usize = 64 << 10;
+/// Bytes of that which a connection has for certain; it gets the rest while its pod's buffers have room.
+pub const PIPE_MIN_BYTES: usize = 4 << 10;
 
-/// Puts a new connection into a listener's backlog and returns the connecting side's end.
+/// Puts a new connection into a listener's backlog and returns the connecting side's end. Both directions wait in the
+/// listener's pod's `buffers`.
 pub(super) fn offer(
     queue: &mpsc::Sender<Accepted>,
     local: SocketAddr,
     peer: SocketAddr,
+    buffers: &Arc<Buffers>,
 ) -> std::result::Result<ByteStream, NetError> {
     let slot = queue.try_reserve().map_err(|_| NetError::ConnectionRefused)?;
-    let (near, far) = connection();
+    let (near, far) = connection(buffers)?;
     slot.send(Accepted { stream: Box::new(far), local, peer });
     Ok(Box::new(near))
 }
 
 /// A byte pipe to an in-process HTTP server, which speaks HTTP/1.1 and, with prior knowledge, HTTP/2 on it. The
-/// connection ends when either side closes it or `closed` is cancelled.
+/// connection ends when either side closes it or `closed` is cancelled; it is reset at once if the server's pod has no
+/// room for it.
 pub fn http(handler: Arc<dyn HttpHandler>, closed: CancellationToken) -> ByteStream {
-    let (near, far) = tokio::io::duplex(PIPE_BYTES);
-    tokio::spawn(async move {
-        if let Some(Err(error)) = closed.run_until_cancelled(serve_stream(handler, Box::new(far))).await {
-            tracing::debug!(%error, "in-process HTTP connection ended");
+    let admitted = handler.admit();
+    let buffers = match &admitted {
+        Ok(Some(admitted)) => admitted.buffers().clone(),
+        _ => Buffers::new(BUFFER_BYTES),
+    };
+    match admitted.and_then(|admitted| Ok((admitted, connection(&buffers)?))) {
+        Ok((admitted, (near, far))) => {
+            tokio::spawn(async move {
+                if let Some(Err(error)) = closed.run_until_cancelled(serve_stream(handler, Box::new(far))).await {
+                    tracing::debug!(%error, "in-process HTTP connection ended");
+                }
+                drop(admitted);
+            });
+            Box::new(near)
         }
-    });
-    Box::new(near)
+        Err(error) => {
+            tracing::debug!(%error, "in-process HTTP connection refused");
+            Box::new(ResetAtOnce)
+        }
+    }
+}
+
+/// A connection that was reset before its first byte.
+struct ResetAtOnce;
+
+impl AsyncRead for ResetAtOnce {
+    fn poll_read(self: Pin<&mut Self>, _: &mut Context<'_>, _: &mut ReadBuf<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Err(ErrorKind::ConnectionReset.into()))
+    }
+}
+
+impl AsyncWrite for ResetAtOnce {
+    fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<Result<usize>> {
+        Poll::Ready(Err(ErrorKind::ConnectionReset.into()))
+    }
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Result<()>> {
+        Poll::Ready(Ok(()))
+    }
 }
 
 /// Both ends of a connection that ends as TCP's do: an end that is dropped with bytes it did not read resets it, any
 /// other end is a close.
-fn connection() -> (End, End) {
-    let (there, back): (Arc<Mutex<Way>>, Arc<Mutex<Way>>) = Default::default();
-    (End { incoming: back.clone(), outgoing: there.clone() }, End { incoming: there, outgoing: back })
+fn connection(buffers: &Arc<Buffers>) -> std::result::Result<(End, End), NetError> {
+    let way = || Ok(Arc::new(Mutex::new(Way::new(buffers.reserve(PIPE_MIN_BYTES as u64)?))));
+    let (there, back) = (way()?, way()?);
+    Ok((End { incoming: back.clone(), outgoing: there.clone() }, End { incoming: there, outgoing: back }))
 }
 
 struct End {
@@ -56,9 +97,10 @@ struct End {
 }
 
 /// One direction.
-#[derive(Default)]
 struct Way {
     buffer: BytesMut,
+    /// What the buffer may hold.
+    room: Room,
     /// How it ended, if it did.
     end: Option<Ending>,
     reader: Option<Waker>,
@@ -76,6 +118,39 @@ enum Ending {
 }
 
 impl Way {
+    fn new(room: Room) -> Way {
+        Way { buffer: BytesMut::new(), room, end: None, reader: None, writer: None }
+    }
+
+    /// Takes as much of `data` as there is room for.
+    fn put(&mut self, data: &[u8]) -> usize {
+        let wanted = self.buffer.len().saturating_add(data.len()).min(PIPE_BYTES);
+        if wanted > self.room.bytes() {
+            self.room.grow(wanted.next_power_of_two());
+        }
+        let size = data.len().min(self.room.bytes().saturating_sub(self.buffer.len()));
+        if self.buffer.capacity().saturating_sub(self.buffer.len()) < size {
+            let mut larger = BytesMut::with_capacity(self.room.bytes());
+            larger.extend_from_slice(&self.buffer);
+            self.buffer = larger;
+        }
+        self.buffer.extend_from_slice(data.get(..size).unwrap_or_default());
+        size
+    }
+
+    /// Forgets the first bytes. An empty buffer holds no more than the least.
+    fn advance(&mut self, size: usize) {
+        self.buffer.advance(size);
+        if self.buffer.is_empty() && self.room.bytes() > PIPE_MIN_BYTES {
+            self.clear();
+        }
+    }
+
+    fn clear(&mut self) {
+        self.buffer = BytesMut::new();
+        self.room.shrink(PIPE_MIN_BYTES);
+    }
+
     fn end(&mut self, how: Ending) {
         if self.end != Some(Ending::Reset) {
             self.end = Some(how);
@@ -92,7 +167,7 @@ impl AsyncRead for End {
         let size = way.buffer.len().min(space.remaining());
         if size > 0 {
             space.put_slice(way.buffer.get(..size).unwrap_or_default());
-            way.buffer.advance(size);
+            way.advance(size);
             if let Some(writer) = way.writer.take() {
                 writer.wake();
             }
@@ -118,12 +193,11 @@ impl AsyncWrite for End {
             Some(_) => return Poll::Ready(Err(Error::from(ErrorKind::BrokenPipe))),
             None => {}
         }
-        let size = data.len().min(PIPE_BYTES.saturating_sub(way.buffer.len()));
+        let size = way.put(data);
         if size == 0 && !data.is_empty() {
             way.writer = Some(cx.waker().clone());
             return Poll::Pending;
         }
-        way.buffer.extend_from_slice(data.get(..size).unwrap_or_default());
         if let Some(reader) = way.reader.take() {
             reader.wake();
         }
@@ -147,13 +221,13 @@ impl Drop for End {
     fn drop(&mut self) {
         let mut incoming = self.incoming.lock();
         let reset = !incoming.buffer.is_empty();
-        incoming.buffer = BytesMut::new();
+        incoming.clear();
         incoming.end(if reset { Ending::Reset } else { Ending::Unread });
         drop(incoming);
         let mut outgoing = self.outgoing.lock();
         match outgoing.end {
             // The other end is gone as well.
-            Some(Ending::Unread | Ending::Reset) => outgoing.buffer = BytesMut::new(),
+            Some(Ending::Unread | Ending::Reset) => outgoing.clear(),
             _ => outgoing.end(if reset { Ending::Reset } else { Ending::Closed }),
         }
     }
@@ -164,6 +238,35 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
     use super::*;
+
+    fn connection() -> (End, End) {
+        super::connection(&Buffers::new(BUFFER_BYTES)).unwrap()
+    }
+
+    #[tokio::test]
+    async fn buffers_are_their_pods() {
+        const LEAST: u64 = 2 * PIPE_MIN_BYTES as u64;
+        let buffers = Buffers::new(3 * PIPE_BYTES as u64);
+        let (mut one, mut two) = super::connection(&buffers).unwrap();
+        assert_eq!(buffers.used(), LEAST);
+        let data = vec![7; 2 * PIPE_BYTES];
+        assert_eq!(one.write(&data).await.unwrap(), PIPE_BYTES);
+        assert_eq!(buffers.used(), PIPE_BYTES as u64 + PIPE_MIN_BYTES as u64);
+        // The half for more than the least is used up: the next connection has the least, and works.
+        let (mut three, mut four) = super::connection(&buffers).unwrap();
+        assert_eq!(three.write(&data).await.unwrap(), PIPE_MIN_BYTES);
+        assert!(futures::poll!(Box::pin(three.write(&data))).is_pending());
+        let mut got = vec![0; PIPE_BYTES];
+        four.read_exact(&mut got[..PIPE_MIN_BYTES]).await.unwrap();
+        assert_eq!(three.write(&data).await.unwrap(), PIPE_MIN_BYTES);
+        // What is read is free again.
+        two.read_exact(&mut got).await.unwrap();
+        assert_eq!(buffers.used(), 2 * LEAST);
+        let all: Vec<_> = std::iter::from_fn(|| super::connection(&buffers).ok()).collect();
+        assert_eq!(all.len() as u64, 3 * PIPE_BYTES as u64 / LEAST - 2);
+        drop((all, one, two, three, four));
+        assert_eq!(buffers.used(), 0);
+    }
 
     #[tokio::test]
     async fn ends_as_tcp_does() {

@@ -2,24 +2,38 @@
 
 use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
-use tokio::sync::{Semaphore, mpsc};
-use tokio_util::sync::CancellationToken;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::{CancellationToken, PollSemaphore};
 
 use super::bindings::{Datagram, ListenerEntry, TcpBinding, TcpListener, UdpBinding};
+use super::held;
 use super::pipe;
 use super::policy::{Op, decide, normalise};
 use super::ports::Ports;
+use crate::buffers::{BUFFER_BYTES, Buffers, Room};
 use crate::network::{ByteStream, Endpoint, HttpHandler, NetError, Uplink};
+use crate::rate::{Bucket, Rate};
 
 /// Largest UDP payload, in bytes.
 pub const MAX_DATAGRAM: usize = 65_507;
 /// Longest host name, in bytes.
 const MAX_HOST_NAME: usize = 253;
+/// Bytes of a pod's buffers that each of its sockets takes: what is read ahead and what is left to be written.
+pub const SOCKET_BYTES: u64 = 8 << 10;
+/// Bytes of a pod's buffers that a datagram takes besides its payload.
+pub const DATAGRAM_COST: usize = 256;
+/// Bytes of a pod's buffers that a connection which speaks HTTP to one of its components in bytes takes.
+pub const HTTP_CONNECTION_BYTES: u64 = 2 * crate::http::MAX_HEADER_BYTES as u64;
+/// Bytes of a pod's buffers that an HTTP exchange takes, incoming or outgoing: parts of both bodies.
+pub const EXCHANGE_BYTES: u64 = 4 * crate::outgoing::BODY_CHUNK as u64;
+/// Name lookups of a pod: 20,000 per second. In-cluster names are answered from memory.
+pub const LOOKUP_RATE: Rate = Rate { per_second: 20_000, burst: 20_000 };
 
 /// Limits of one pod's network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,16 +44,30 @@ pub struct NetLimits {
     pub backlog: usize,
     /// Datagrams waiting in one socket; more are dropped.
     pub datagrams: usize,
-    /// Bytes of datagrams waiting in all sockets of the pod; more are dropped.
+    /// Bytes of datagrams waiting in all sockets of the pod, or on their way out of it, [`DATAGRAM_COST`] each included;
+    /// more are dropped.
     pub datagram_bytes: usize,
     /// Name lookups under way at once; more fail as a resolver's passing failure.
     pub lookups: usize,
+    /// Name lookups in a time; more fail as a resolver's passing failure.
+    pub lookup_rate: Rate,
+    /// Bytes of all buffers: of connections, datagrams and HTTP exchanges.
+    pub buffer_bytes: u64,
 }
 
 impl Default for NetLimits {
-    /// 1,024 sockets, a backlog of 128, 256 datagrams a socket, 1 MiB of datagrams, 256 lookups.
+    /// 1,024 sockets, a backlog of 128, 256 datagrams a socket, 1 MiB of datagrams, 256 lookups at once and
+    /// [`LOOKUP_RATE`], [`BUFFER_BYTES`].
     fn default() -> Self {
-        Self { sockets: 1024, backlog: 128, datagrams: 256, datagram_bytes: 1 << 20, lookups: 256 }
+        Self {
+            sockets: 1024,
+            backlog: 128,
+            datagrams: 256,
+            datagram_bytes: 1 << 20,
+            lookups: 256,
+            lookup_rate: LOOKUP_RATE,
+            buffer_bytes: BUFFER_BYTES,
+        }
     }
 }
 
@@ -59,9 +87,12 @@ pub struct PodNet {
     limits: NetLimits,
     tables: Mutex<Tables>,
     hosts: Mutex<HashMap<String, Vec<IpAddr>>>,
-    sockets: AtomicUsize,
+    sockets: Arc<Semaphore>,
     datagram_bytes: Arc<Semaphore>,
+    buffers: Arc<Buffers>,
     lookups: Semaphore,
+    lookups_left: Mutex<Bucket>,
+    since: Instant,
     is_closed: AtomicBool,
     closed: CancellationToken,
 }
@@ -82,9 +113,12 @@ impl PodNet {
             limits,
             tables: Mutex::default(),
             hosts: Mutex::default(),
-            sockets: AtomicUsize::new(0),
+            sockets: Arc::new(Semaphore::new(limits.sockets.min(Semaphore::MAX_PERMITS))),
             datagram_bytes: Arc::new(Semaphore::new(limits.datagram_bytes)),
+            buffers: Buffers::new(limits.buffer_bytes),
             lookups: Semaphore::new(limits.lookups),
+            lookups_left: Mutex::new(Bucket::new(limits.lookup_rate)),
+            since: Instant::now(),
             is_closed: AtomicBool::new(false),
             closed: CancellationToken::new(),
         })
@@ -98,6 +132,11 @@ impl PodNet {
     /// The limits in force.
     pub fn limits(&self) -> NetLimits {
         self.limits
+    }
+
+    /// What its sockets and requests hold in memory.
+    pub fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
     }
 
     /// Cancelled by [`Self::close`].
@@ -162,12 +201,14 @@ impl PodNet {
         Ok(self.into_stream(endpoint))
     }
 
-    /// Opens a TCP connection as this pod; an in-process HTTP server stays one.
+    /// Opens a TCP connection as this pod, for HTTP; an in-process HTTP server stays one. Counts as a socket of the pod
+    /// until the connection, or the last response of the server, is dropped.
     pub async fn connect_endpoint(&self, to: SocketAddr) -> Result<Endpoint, NetError> {
-        Ok(self.connect_from(None, to).await?.endpoint)
+        let guard = (self.socket_permit()?, self.buffers.reserve(EXCHANGE_BYTES)?);
+        Ok(held::endpoint(self.connect_from(None, to).await?.endpoint, guard))
     }
 
-    /// As [`Self::connect_endpoint`], from a bound address if one is given.
+    /// Opens a TCP connection for a socket of this pod, from a bound address if one is given.
     pub async fn connect_from(&self, from: Option<SocketAddr>, to: SocketAddr) -> Result<Connection, NetError> {
         self.check_open()?;
         decide(Op::Connect, to)?;
@@ -187,11 +228,15 @@ impl PodNet {
     }
 
     /// Delivers a connection from outside to whoever serves `to_port` on the pod's address of the peer's family.
-    /// [`NetError::ConnectionRefused`] if nobody does, or its backlog is full.
+    /// [`NetError::ConnectionRefused`] if nobody does, or its backlog or the pod's buffers are full.
     pub async fn accept_from(&self, to_port: u16, peer: SocketAddr) -> Result<Endpoint, NetError> {
         self.check_open()?;
         let ip = self.own_address(peer.is_ipv4()).ok_or(NetError::ConnectionRefused)?;
-        self.accept_at(SocketAddr::new(ip, to_port), peer)
+        self.accept_at(SocketAddr::new(ip, to_port), peer).map_err(|error| match error {
+            // The peer's own limits are none of this.
+            NetError::LimitReached(_) => NetError::ConnectionRefused,
+            other => other,
+        })
     }
 
     /// Delivers a datagram to the pod's socket at `to`. It is dropped silently if the socket's queue is full;
@@ -202,10 +247,9 @@ impl PodNet {
             return Err(NetError::LimitReached("datagram size"));
         }
         let sender = self.tables.lock().udp.find(to).cloned().ok_or(NetError::ConnectionRefused)?;
-        let cost = u32::try_from(data.len().max(1)).unwrap_or(u32::MAX);
-        if let Ok(permit) = self.datagram_bytes.clone().try_acquire_many_owned(cost) {
+        if let Some((permit, room)) = self.room_for(&data) {
             // A full queue drops it, as UDP does.
-            let _ = sender.try_send(Datagram { from, data, _permit: permit });
+            let _ = sender.try_send(Datagram { from, data, _permit: permit, _room: room });
         }
         Ok(())
     }
@@ -224,6 +268,7 @@ impl PodNet {
             let _ = self.deliver_datagram(from, to, data);
             return Ok(());
         }
+        let Some(_permit) = self.room_for(&data) else { return Ok(()) };
         self.uplink.send_datagram(from, to, data).await
     }
 
@@ -234,6 +279,9 @@ impl PodNet {
         let ips = match self.resolve_locally(name)? {
             Some(ips) => ips,
             None => {
+                if !self.lookups_left.lock().try_take(1, self.since.elapsed()) {
+                    return Err(NetError::TemporaryResolverFailure);
+                }
                 let _place = self.lookups.try_acquire().map_err(|_| NetError::TemporaryResolverFailure)?;
                 self.uplink.resolve(name).await?
             }
@@ -260,10 +308,24 @@ impl PodNet {
 
     /// Counts one socket of a guest until the permit is dropped; [`NetError::LimitReached`] beyond the pod's limit.
     pub fn socket_permit(&self) -> Result<SocketPermit, NetError> {
-        let pod = self.me.upgrade().ok_or(NetError::Unreachable)?;
-        let fits = |used: usize| (used < self.limits.sockets).then_some(used + 1);
-        let taken = self.sockets.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
-        taken.map(|_| SocketPermit(pod)).map_err(|_| NetError::LimitReached("sockets of the pod"))
+        let permit = self.sockets.clone().try_acquire_owned();
+        self.socket_of(permit.map_err(|_| NetError::LimitReached("sockets of the pod"))?)
+    }
+
+    /// Admits a connection that speaks HTTP in bytes to a component of this pod: a socket, with its buffers.
+    pub(crate) fn http_permit(&self) -> Result<HttpPermit, NetError> {
+        let room = self.buffers.reserve(HTTP_CONNECTION_BYTES)?;
+        Ok(HttpPermit { _socket: self.socket_permit()?, _room: room, buffers: self.buffers.clone() })
+    }
+
+    /// The socket of one of [`Self::socket_permits`]; [`NetError::LimitReached`] if the pod's buffers are full.
+    pub fn socket_of(&self, permit: OwnedSemaphorePermit) -> Result<SocketPermit, NetError> {
+        Ok(SocketPermit { _room: self.buffers.reserve(SOCKET_BYTES)?, _socket: permit })
+    }
+
+    /// Permits for sockets, for who would rather wait than hear that there is none.
+    pub fn socket_permits(&self) -> PollSemaphore {
+        PollSemaphore::new(self.sockets.clone())
     }
 
     /// Addresses and ports that are bound now.
@@ -279,7 +341,7 @@ impl PodNet {
 
     /// Sockets that guests hold now.
     pub fn socket_count(&self) -> usize {
-        self.sockets.load(Ordering::Relaxed)
+        self.limits.sockets.min(Semaphore::MAX_PERMITS).saturating_sub(self.sockets.available_permits())
     }
 
     fn resolve_locally(&self, name: &str) -> Result<Option<Vec<IpAddr>>, NetError> {
@@ -295,6 +357,13 @@ impl PodNet {
             return Ok(Some(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]));
         }
         Ok(self.hosts.lock().get(&name).cloned())
+    }
+
+    /// A place among the pod's waiting datagrams, if there is one.
+    fn room_for(&self, data: &Bytes) -> Option<(OwnedSemaphorePermit, Room)> {
+        let cost = data.len().saturating_add(DATAGRAM_COST);
+        let permit = self.datagram_bytes.clone().try_acquire_many_owned(u32::try_from(cost).ok()?).ok()?;
+        Some((permit, self.buffers.borrow(cost as u64)?))
     }
 
     fn check_open(&self) -> Result<(), NetError> {
@@ -340,7 +409,7 @@ impl PodNet {
     fn accept_at(&self, to: SocketAddr, peer: SocketAddr) -> Result<Endpoint, NetError> {
         match self.tables.lock().tcp.find(to) {
             Some(ListenerEntry::Http(handler)) => Ok(Endpoint::Http(handler.clone())),
-            Some(ListenerEntry::Queue(queue)) => Ok(Endpoint::Stream(pipe::offer(queue, to, peer)?)),
+            Some(ListenerEntry::Queue(queue)) => Ok(Endpoint::Stream(pipe::offer(queue, to, peer, &self.buffers)?)),
             Some(ListenerEntry::Reserved) | None => Err(NetError::ConnectionRefused),
         }
     }
@@ -369,11 +438,22 @@ fn all_addresses(port: u16) -> [SocketAddr; 2] {
     [SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), port), SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), port)]
 }
 
-/// Counts a socket against its pod's limit.
-pub struct SocketPermit(Arc<PodNet>);
+/// A socket of a pod, counted and paid for.
+pub struct SocketPermit {
+    _room: Room,
+    _socket: OwnedSemaphorePermit,
+}
 
-impl Drop for SocketPermit {
-    fn drop(&mut self) {
-        self.0.sockets.fetch_sub(1, Ordering::Relaxed);
+/// A connection that speaks HTTP in bytes to a component, counted and paid for.
+pub struct HttpPermit {
+    _socket: SocketPermit,
+    _room: Room,
+    buffers: Arc<Buffers>,
+}
+
+impl HttpPermit {
+    /// Whose it is.
+    pub(super) fn buffers(&self) -> &Arc<Buffers> {
+        &self.buffers
     }
 }

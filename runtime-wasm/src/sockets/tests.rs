@@ -182,7 +182,8 @@ async fn an_http_port_answers_calls_and_bytes() {
 
 #[tokio::test]
 async fn datagrams_are_delivered_bounded_and_filtered() {
-    let limits = NetLimits { datagrams: 4, datagram_bytes: 1000, ..NetLimits::default() };
+    let datagram_bytes = 1000 + 4 * DATAGRAM_COST;
+    let limits = NetLimits { datagrams: 4, datagram_bytes, ..NetLimits::default() };
     let (one, fabric) = pod("10.64.0.1", limits);
     let (two, _) = pod("10.64.0.2", limits);
     *fabric.peer.lock() = Some(two.clone());
@@ -201,10 +202,10 @@ async fn datagrams_are_delivered_bounded_and_filtered() {
         let datagram = outer.receive().await.unwrap();
         assert_eq!((datagram.from, &datagram.data[..]), (SocketAddr::new(one.ips()[0], port), &[i][..]));
     }
-    two.deliver_datagram(addr("10.64.0.1:1"), addr("10.64.0.2:53"), vec![0; 900].into()).unwrap();
-    two.deliver_datagram(addr("10.64.0.1:1"), addr("10.64.0.2:53"), vec![1; 900].into()).unwrap();
+    two.deliver_datagram(addr("10.64.0.1:1"), addr("10.64.0.2:53"), vec![0; 1500].into()).unwrap();
+    two.deliver_datagram(addr("10.64.0.1:1"), addr("10.64.0.2:53"), vec![1; 1500].into()).unwrap();
     assert_eq!(outer.receive().await.unwrap().data[0], 0);
-    two.deliver_datagram(addr("10.64.0.1:1"), addr("10.64.0.2:53"), vec![2; 900].into()).unwrap();
+    two.deliver_datagram(addr("10.64.0.1:1"), addr("10.64.0.2:53"), vec![2; 1500].into()).unwrap();
     assert_eq!(
         outer.receive().await.unwrap().data[0],
         2,
@@ -248,6 +249,74 @@ async fn sockets_are_counted() {
     assert!(matches!(pod.socket_permit(), Err(NetError::LimitReached(_))));
     drop(first);
     assert!(pod.socket_permit().is_ok());
+}
+
+#[tokio::test]
+async fn requests_of_guests_are_counted_as_sockets() {
+    let (pod, _) = pod("10.64.0.1", NetLimits { sockets: 2, ..NetLimits::default() });
+    let mut listener = pod.listen(addr("127.0.0.1:81"), 8).unwrap();
+    pod.serve_http(80, Arc::new(Hello)).unwrap();
+    let stream = pod.connect_endpoint(addr("127.0.0.1:81")).await.unwrap();
+    let Ok(Endpoint::Http(handler)) = pod.connect_endpoint(addr("127.0.0.1:80")).await else { panic!("http") };
+    let request = http::Request::get("/you").body(HttpBody::default()).unwrap();
+    let response = handler.handle(request).await;
+    drop(handler);
+    assert_eq!(pod.socket_count(), 2, "one for the stream, one for the response that is not read yet");
+    let denied = pod.connect_endpoint(addr("127.0.0.1:80")).await.err();
+    assert_eq!(denied, Some(NetError::LimitReached("sockets of the pod")));
+    assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "hello /you");
+    let accepted = listener.accept().await.unwrap();
+    drop((stream, accepted));
+    assert_eq!((pod.socket_count(), pod.buffers().used()), (0, 0));
+}
+
+#[tokio::test]
+async fn full_buffers_refuse_connections() {
+    let limits = NetLimits { buffer_bytes: 5 * PIPE_MIN_BYTES as u64, ..NetLimits::default() };
+    let (pod, _) = pod("10.64.0.1", limits);
+    let mut listener = pod.listen(addr("0.0.0.0:80"), 8).unwrap();
+    let peer = addr("10.64.0.2:5000");
+    let first = pod.accept_from(80, peer).await.unwrap();
+    let _second = pod.accept_from(80, peer).await.unwrap();
+    assert_eq!(pod.accept_from(80, peer).await.err(), Some(NetError::ConnectionRefused), "as the peer sees it");
+    let own = pod.connect_from(None, addr("127.0.0.1:80")).await.err();
+    assert_eq!(own, Some(NetError::LimitReached("buffers of the pod")), "as the pod itself sees it");
+    drop((first, listener.accept().await.unwrap()));
+    assert!(pod.accept_from(80, peer).await.is_ok());
+}
+
+/// Has no room for connections in bytes.
+struct NoRoom;
+
+#[async_trait]
+impl HttpHandler for NoRoom {
+    async fn handle(&self, _: http::Request<HttpBody>) -> http::Response<HttpBody> {
+        unreachable!("nothing is let in")
+    }
+    fn admit(&self) -> Result<Option<HttpPermit>, NetError> {
+        Err(NetError::LimitReached("sockets of the pod"))
+    }
+}
+
+#[tokio::test]
+async fn a_connection_to_a_full_http_server_is_reset() {
+    let (pod, _) = pod("10.64.0.1", NetLimits::default());
+    pod.serve_http(80, Arc::new(NoRoom)).unwrap();
+    let mut stream = pod.connect(addr("127.0.0.1:80")).await.unwrap();
+    let error = stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap_err();
+    assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
+    assert_eq!(stream.read(&mut [0; 9]).await.unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+}
+
+#[tokio::test]
+async fn lookups_have_a_rate() {
+    let lookup_rate = crate::rate::Rate { per_second: 1, burst: 3 };
+    let (pod, _) = pod("10.64.0.1", NetLimits { lookup_rate, ..NetLimits::default() });
+    for _ in 0..3 {
+        assert!(pod.resolve("web").await.is_ok());
+    }
+    assert_eq!(pod.resolve("web").await, Err(NetError::TemporaryResolverFailure));
+    assert!(pod.resolve("localhost").await.is_ok() && pod.resolve("10.1.2.3").await.is_ok(), "these ask nobody");
 }
 
 /// Never answers.

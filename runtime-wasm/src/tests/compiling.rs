@@ -110,7 +110,7 @@ async fn unloadable_modules_say_why() {
         (export "wasi:cli/run@0.2.0" (instance $run)))"#;
     let two = r#"(component
         (import "acme:db/query@1.0.0" (instance (export "get" (func))))
-        (import "wasi:sockets/types@0.3.0" (instance (export "tcp-socket" (type (sub resource)))))
+        (import "wasi:keyvalue/store@0.2.0" (instance (export "bucket" (type (sub resource)))))
         (import "acme:db/types" (instance (export "row" (type (eq 0)))))
         (core module $m (func (export "run") (result i32) (i32.const 0)))
         (core instance $i (instantiate $m))
@@ -137,7 +137,7 @@ async fn unloadable_modules_say_why() {
         (wat::parse_str(import).unwrap(), "imports \"acme:db/query@1.0.0\", which this node does not offer"),
         (
             wat::parse_str(two).unwrap(),
-            r#"imports "acme:db/query@1.0.0", "wasi:sockets/types@0.3.0", which this node does not offer"#,
+            r#"imports "acme:db/query@1.0.0", "wasi:keyvalue/store@0.2.0", which this node does not offer"#,
         ),
         (wat::parse_str(mistyped).unwrap(), "wasi:cli/exit@0.2.0"),
         (wat::parse_str("(component)").unwrap(), "it exports nothing"),

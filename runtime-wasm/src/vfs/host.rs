@@ -227,6 +227,7 @@ fn failed(error: &std::io::Error) -> VfsError {
         Some(Errno::MFILE | Errno::NFILE | Errno::NOMEM) => VfsError::TooManyOpen,
         Some(Errno::PERM) => VfsError::NotPermitted,
         _ if error.kind() == std::io::ErrorKind::PermissionDenied => VfsError::NotPermitted,
+        _ if error.kind() == std::io::ErrorKind::InvalidInput => VfsError::Invalid,
         _ => VfsError::Io,
     }
 }

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use host::{HostDir, MAX_OPEN as MAX_OPEN_HOST_FILES};
-pub use mounts::{Location, Mount, Mounts, Source};
+pub use mounts::{Location, MAX_OPEN_FILES, Mount, Mounts, OpenFile, Source};
 pub use node::{Entry, MAX_LINKS, MAX_NAME, MAX_PATH, New, Node, NodeId, NodeKind, Result, Stat, VfsError};
 pub use quota::VfsLimits;
 pub use resolve::Found;

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::{Bytes, BytesMut};
 use parking_lot::RwLock;
@@ -13,6 +14,10 @@ use super::snapshot::Snapshot;
 const READ_STEP: usize = 64 << 10;
 /// Entries listed at a time by [`Mounts::remove_all`].
 const LIST_STEP: usize = 128;
+
+/// Files and directories that a container holds open at once; opening more fails as out of memory (WASI has no code for
+/// too many open files).
+pub const MAX_OPEN_FILES: usize = 4096;
 
 /// What a mount shows.
 #[derive(Clone)]
@@ -68,6 +73,16 @@ impl Location {
 pub struct Mounts {
     root: Location,
     mounted: RwLock<HashMap<NodeId, Mounted>>,
+    open: Arc<AtomicUsize>,
+}
+
+/// One of a container's open files; given back when this is dropped.
+pub struct OpenFile(Arc<AtomicUsize>);
+
+impl Drop for OpenFile {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Clone)]
@@ -81,7 +96,15 @@ struct Mounted {
 impl Mounts {
     /// A view of `root` with nothing mounted.
     pub fn new(root: Arc<dyn Node>) -> Self {
-        Self { root: Location { node: root, read_only: false, mount: 0 }, mounted: RwLock::default() }
+        let root = Location { node: root, read_only: false, mount: 0 };
+        Self { root, mounted: RwLock::default(), open: Arc::default() }
+    }
+
+    /// Counts a file that a guest opens; [`VfsError::TooManyOpen`] beyond [`MAX_OPEN_FILES`].
+    pub fn open_file(&self) -> Result<OpenFile> {
+        let fits = |open: usize| (open < MAX_OPEN_FILES).then_some(open + 1);
+        let counted = self.open.fetch_update(Ordering::Relaxed, Ordering::Relaxed, fits);
+        counted.map(|_| OpenFile(self.open.clone())).map_err(|_| VfsError::TooManyOpen)
     }
 
     /// The root directory.
@@ -208,6 +231,11 @@ impl Mounts {
 
     /// Reads a whole file.
     pub fn read_file(&self, path: &str) -> Result<Bytes> {
+        self.read_file_up_to(path, usize::MAX)
+    }
+
+    /// Reads a whole file of at most `max` bytes; [`VfsError::FileTooLarge`] if it has more.
+    pub fn read_file_up_to(&self, path: &str, max: usize) -> Result<Bytes> {
         let node = self.resolve(&self.root, path, true)?.existing()?.node;
         let mut out = BytesMut::new();
         loop {
@@ -216,6 +244,9 @@ impl Mounts {
                 return Ok(out.freeze());
             }
             out.extend_from_slice(&part);
+            if out.len() > max {
+                return Err(VfsError::FileTooLarge);
+            }
         }
     }
 

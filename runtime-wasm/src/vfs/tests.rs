@@ -324,3 +324,31 @@ fn only_one_exclusive_creation_wins() {
     });
     assert_eq!(wins, 100);
 }
+
+#[test]
+fn snapshots_are_charged_to_their_pod() {
+    let files = |bytes: usize| -> BTreeMap<String, SnapshotFile> {
+        [("a".to_owned(), SnapshotFile { data: vec![7; bytes].into(), mode: 0o644 })].into()
+    };
+    let memory = crate::limits::MemoryBudget::of_pod(Some(1 << 20));
+    let snapshot = Snapshot::charged(&files(300 << 10), VfsLimits::default(), &memory).unwrap();
+    let used = memory.used();
+    assert!(used > 300 << 10);
+    snapshot.replace(&files(400 << 10)).unwrap();
+    assert!(memory.used() > used && memory.used() < 600 << 10, "the old files are given back: {}", memory.used());
+    let used = memory.used();
+    assert_eq!(snapshot.replace(&files(900 << 10)), Err(VfsError::NoSpace));
+    assert_eq!(memory.used(), used, "the old files stay");
+    assert!(Snapshot::charged(&files(900 << 10), VfsLimits::default(), &memory).is_err());
+    drop(snapshot);
+    assert_eq!(memory.used(), 0);
+}
+
+#[test]
+fn open_files_are_counted() {
+    let view = Mounts::new(Vfs::new(VfsLimits::default()).root());
+    let mut open: Vec<_> = (0..MAX_OPEN_FILES).map(|_| view.open_file().unwrap()).collect();
+    assert_eq!(view.open_file().err(), Some(VfsError::TooManyOpen));
+    open.pop();
+    assert!(view.open_file().is_ok());
+}

@@ -75,6 +75,22 @@ impl Uplink for Alone {
     }
 }
 
+/// Never answers.
+pub struct Silent;
+
+#[async_trait::async_trait]
+impl Uplink for Silent {
+    async fn connect(&self, _from: SocketAddr, _to: SocketAddr) -> Result<Endpoint, NetError> {
+        std::future::pending().await
+    }
+    async fn resolve(&self, _name: &str) -> Result<Vec<IpAddr>, NetError> {
+        std::future::pending().await
+    }
+    async fn send_datagram(&self, _from: SocketAddr, _to: SocketAddr, _data: Bytes) -> Result<(), NetError> {
+        std::future::pending().await
+    }
+}
+
 pub const POD_IP: IpAddr = IpAddr::V4(Ipv4Addr::new(10, 64, 0, 7));
 
 pub struct Pod {
@@ -91,7 +107,19 @@ pub struct Running {
 
 impl Pod {
     pub fn new() -> Pod {
-        let net = PodNet::new(vec![POD_IP], Arc::new(Alone), NetLimits::default());
+        Self::made(Arc::new(Alone), NetLimits::default())
+    }
+
+    pub fn with(limits: NetLimits) -> Pod {
+        Self::made(Arc::new(Alone), limits)
+    }
+
+    pub fn below(uplink: Arc<dyn Uplink>) -> Pod {
+        Self::made(uplink, NetLimits::default())
+    }
+
+    fn made(uplink: Arc<dyn Uplink>, limits: NetLimits) -> Pod {
+        let net = PodNet::new(vec![POD_IP], uplink, limits);
         let vfs = Vfs::new(VfsLimits { bytes: 8 << 20, ..VfsLimits::default() });
         vfs.mkdir_all("tmp").unwrap();
         let spec = SandboxSpec { name: "test".into(), hostname: "web-0".into(), net: net.clone(), vfs: vfs.clone() };

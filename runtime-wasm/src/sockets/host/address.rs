@@ -38,9 +38,8 @@ pub(super) fn from_wasi(address: IpSocketAddress) -> SocketAddr {
     }
 }
 
-/// An address of this family; WASI's IPv6 sockets take no mapped IPv4 addresses.
-pub(super) fn of_family(address: IpSocketAddress, family: IpAddressFamily) -> Result<SocketAddr, ErrorCode> {
-    let address = from_wasi(address);
+/// Checks that an address is of this family; WASI's IPv6 sockets take no mapped IPv4 addresses.
+pub(super) fn of_family(address: SocketAddr, family: IpAddressFamily) -> Result<SocketAddr, ErrorCode> {
     let fits = match (family, address.ip()) {
         (IpAddressFamily::Ipv4, IpAddr::V4(_)) => true,
         (IpAddressFamily::Ipv6, IpAddr::V6(ip)) => ip.to_ipv4_mapped().is_none(),
@@ -50,10 +49,27 @@ pub(super) fn of_family(address: IpSocketAddress, family: IpAddressFamily) -> Re
 }
 
 /// As [`of_family`], and one that can be talked to.
-pub(super) fn remote(address: IpSocketAddress, family: IpAddressFamily) -> Result<SocketAddr, ErrorCode> {
+pub(super) fn remote(address: SocketAddr, family: IpAddressFamily) -> Result<SocketAddr, ErrorCode> {
     let address = of_family(address, family)?;
     if address.port() == 0 || address.ip().is_unspecified() {
         return Err(ErrorCode::InvalidArgument);
     }
     Ok(address)
+}
+
+/// As [`of_family`], and one that a connection can have: one machine's.
+pub(super) fn unicast(address: SocketAddr, family: IpAddressFamily) -> Result<SocketAddr, ErrorCode> {
+    let address = of_family(address, family)?;
+    if address.ip().is_multicast() || address.ip() == IpAddr::V4(Ipv4Addr::BROADCAST) {
+        return Err(ErrorCode::InvalidArgument);
+    }
+    Ok(address)
+}
+
+/// All addresses of a family, on any free port.
+pub(super) fn any(family: IpAddressFamily) -> SocketAddr {
+    match family {
+        IpAddressFamily::Ipv4 => SocketAddr::new(Ipv4Addr::UNSPECIFIED.into(), 0),
+        IpAddressFamily::Ipv6 => SocketAddr::new(Ipv6Addr::UNSPECIFIED.into(), 0),
+    }
 }

@@ -1,6 +1,7 @@
-//! wasi:sockets/ip-name-lookup.
+//! wasi:sockets/ip-name-lookup of WASI 0.2.
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use wasmtime::component::Resource;
 use wasmtime_wasi_io::poll::{DynPollable, Pollable, subscribe};
@@ -10,6 +11,7 @@ use super::generated::wasi::sockets::network::ErrorCode;
 use super::task::Task;
 use super::{Network, SocketResult, SocketsCtxView, address};
 use crate::network::NetError;
+use crate::sockets::podnet::PodNet;
 
 /// Longest name a guest may ask for, in bytes; longer ones are invalid.
 const MAX_NAME: usize = 255;
@@ -20,14 +22,19 @@ pub struct Lookup {
     answers: Result<std::vec::IntoIter<IpAddr>, NetError>,
 }
 
+/// Looks a name up.
+pub(super) fn resolve(net: &Arc<PodNet>, name: String) -> Result<Task<Result<Vec<IpAddr>, NetError>>, ErrorCode> {
+    if name.is_empty() || name.len() > MAX_NAME || name.contains('\0') {
+        return Err(ErrorCode::InvalidArgument);
+    }
+    let net = net.clone();
+    Ok(Task::start(async move { net.resolve(&name).await }))
+}
+
 impl Host for SocketsCtxView<'_> {
     fn resolve_addresses(&mut self, network: Resource<Network>, name: String) -> SocketResult<Resource<Lookup>> {
         self.table.get(&network)?;
-        if name.is_empty() || name.len() > MAX_NAME || name.contains('\0') {
-            return Err(ErrorCode::InvalidArgument.into());
-        }
-        let net = self.net.clone();
-        let task = Task::spawn(async move { net.resolve(&name).await });
+        let task = resolve(self.net, name)?;
         Ok(self.table.push(Lookup { task: Some(task), answers: Ok(Vec::new().into_iter()) })?)
     }
 }

@@ -2,10 +2,15 @@
 
 mod address;
 mod lookup;
+pub mod p3;
 mod stream;
 mod task;
 mod tcp;
+mod tcp_socket;
 mod udp;
+mod udp_socket;
+
+pub(crate) use lookup::Lookup;
 
 use std::sync::Arc;
 
@@ -30,8 +35,8 @@ mod generated {
             "wasi:io": wasmtime_wasi_io::bindings::wasi::io,
             "wasi:clocks": wasmtime_wasi::p2::bindings::clocks,
             "wasi:sockets/network.network": super::Network,
-            "wasi:sockets/tcp.tcp-socket": super::tcp::TcpSocket,
-            "wasi:sockets/udp.udp-socket": super::udp::UdpSocket,
+            "wasi:sockets/tcp.tcp-socket": super::TcpSocket,
+            "wasi:sockets/udp.udp-socket": super::UdpSocket,
             "wasi:sockets/udp.incoming-datagram-stream": super::udp::Incoming,
             "wasi:sockets/udp.outgoing-datagram-stream": super::udp::Outgoing,
             "wasi:sockets/ip-name-lookup.resolve-address-stream": super::lookup::Lookup,
@@ -74,6 +79,9 @@ pub fn add_to_linker<T: SocketsView + 'static>(linker: &mut Linker<T>) -> wasmti
 /// The handle `instance-network` gives; the pod's network itself is found by the store.
 pub struct Network;
 
+pub use tcp_socket::TcpSocket;
+pub use udp_socket::UdpSocket;
+
 /// Why a host function failed: an error the guest sees, or a trap.
 #[derive(Debug)]
 pub enum SocketFailure {
@@ -100,6 +108,12 @@ impl From<ErrorCode> for SocketFailure {
 impl From<NetError> for SocketFailure {
     fn from(error: NetError) -> Self {
         Self::Code(code(&error))
+    }
+}
+
+impl From<wasmtime::Error> for SocketFailure {
+    fn from(error: wasmtime::Error) -> Self {
+        Self::Trap(error)
     }
 }
 

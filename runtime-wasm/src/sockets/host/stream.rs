@@ -12,12 +12,16 @@ use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{InputStream, OutputStream, StreamError, StreamResult};
 
 use super::task::Task;
+use crate::buffers::{Buffers, Room};
 use crate::network::{ByteStream, NetError};
+use crate::sockets::bindings::TcpBinding;
+use crate::sockets::podnet::SocketPermit;
+use crate::transfer::MAX_TRANSFER;
 
-/// Bytes moved by one call at most.
-const MAX_TRANSFER: usize = 64 << 10;
 /// Bytes read ahead while the guest waits for the stream to become ready.
 const READ_AHEAD: usize = 16 << 10;
+/// Bytes read ahead, and taken from the guest at once, when the pod's buffers are full: part of what a socket costs.
+const LEAST: usize = crate::sockets::SOCKET_BYTES as usize / 2;
 
 /// Both directions of a connection, shared by the socket (for shutdown) and its streams.
 #[derive(Clone)]
@@ -27,12 +31,37 @@ pub(super) struct Duplex {
 }
 
 impl Duplex {
-    /// `closed` ends writes that outlive the guest's handles.
-    pub(super) fn new(stream: ByteStream, closed: CancellationToken) -> Self {
+    /// `closed` ends writes that outlive the guest's handles; `held` is dropped with the last of them.
+    pub(super) fn new(stream: ByteStream, closed: CancellationToken, buffers: Arc<Buffers>, held: Held) -> Self {
         let (read, write) = tokio::io::split(stream);
-        Self {
-            reader: Arc::new(Mutex::new(Reader { half: Some(read), ahead: Bytes::new() })),
-            writer: Arc::new(Mutex::new(Writer { state: State::Idle(write), closed })),
+        let held = Arc::new(held);
+        let reader = Reader {
+            half: Some(read),
+            ahead: Bytes::new(),
+            room: None,
+            buffers: buffers.clone(),
+            failure: None,
+            _held: held.clone(),
+        };
+        let writer = Writer { state: State::Idle(write), closed, permit: None, buffers, _held: held };
+        Self { reader: Arc::new(Mutex::new(reader)), writer: Arc::new(Mutex::new(writer)) }
+    }
+
+    /// Whether there is something to receive, be it the end.
+    pub(super) fn poll_readable(&self, cx: &mut Context<'_>) -> Poll<()> {
+        self.reader.lock().poll_ready(cx)
+    }
+
+    /// Receives into `space`, which is not empty; nothing at the end.
+    pub(super) fn poll_receive(&self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<std::io::Result<usize>> {
+        self.reader.lock().poll_receive(cx, space)
+    }
+
+    /// Whether there is room to send, or a reason that there will be none. Not to be mixed with [`Self::output`].
+    pub(super) fn poll_send(&self, cx: &mut Context<'_>, data: &[u8]) -> Poll<std::io::Result<usize>> {
+        match &mut self.writer.lock().state {
+            State::Idle(half) => Pin::new(half).poll_write(cx, data),
+            _ => Poll::Ready(Err(std::io::ErrorKind::BrokenPipe.into())),
         }
     }
 
@@ -45,7 +74,7 @@ impl Duplex {
     }
 
     pub(super) fn shutdown_receive(&self) {
-        *self.reader.lock() = Reader { half: None, ahead: Bytes::new() };
+        self.reader.lock().shutdown();
     }
 
     pub(super) fn shutdown_send(&self) {
@@ -53,45 +82,85 @@ impl Duplex {
     }
 }
 
+/// What a connection holds for as long as it is open.
+pub(super) struct Held {
+    pub(super) _permit: Arc<SocketPermit>,
+    pub(super) _binding: Option<TcpBinding>,
+}
+
 struct Reader {
     /// `None` after the end or a shutdown.
     half: Option<ReadHalf<ByteStream>>,
     ahead: Bytes,
+    /// What is read ahead beyond the least.
+    room: Option<Room>,
+    buffers: Arc<Buffers>,
+    /// Why it ended, until that is told.
+    failure: Option<std::io::ErrorKind>,
+    _held: Arc<Held>,
 }
 
 impl Reader {
-    fn poll_read(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<StreamResult<Bytes>> {
+    /// Fills a part of `space`, which is not empty; nothing at the end.
+    fn poll_receive(&mut self, cx: &mut Context<'_>, space: &mut [u8]) -> Poll<std::io::Result<usize>> {
         if !self.ahead.is_empty() {
-            return Poll::Ready(Ok(self.ahead.split_to(size.min(self.ahead.len()))));
+            let data = self.ahead.split_to(space.len().min(self.ahead.len()));
+            for (to, from) in space.iter_mut().zip(&*data) {
+                *to = *from;
+            }
+            if self.ahead.is_empty() {
+                self.room = None;
+            }
+            return Poll::Ready(Ok(data.len()));
         }
-        let Some(half) = &mut self.half else { return Poll::Ready(Err(StreamError::Closed)) };
-        let mut space = BytesMut::zeroed(size.min(MAX_TRANSFER));
-        let mut buffer = ReadBuf::new(&mut space);
+        let Some(half) = &mut self.half else {
+            return Poll::Ready(self.failure.take().map_or(Ok(0), |kind| Err(kind.into())));
+        };
+        let mut buffer = ReadBuf::new(space);
         let result = ready!(Pin::new(half).poll_read(cx, &mut buffer));
         let filled = buffer.filled().len();
-        match result {
-            Ok(()) if filled > 0 => {
-                space.truncate(filled);
-                Poll::Ready(Ok(space.freeze()))
-            }
-            Ok(()) => {
-                self.half = None;
-                Poll::Ready(Err(StreamError::Closed))
-            }
-            Err(error) => {
-                self.half = None;
-                Poll::Ready(Err(failed(&error)))
-            }
+        if result.is_err() || filled == 0 {
+            self.half = None;
         }
+        Poll::Ready(result.map(|()| filled))
+    }
+
+    fn poll_read(&mut self, cx: &mut Context<'_>, size: usize) -> Poll<StreamResult<Bytes>> {
+        if !self.ahead.is_empty() {
+            let data = self.ahead.split_to(size.min(self.ahead.len()));
+            if self.ahead.is_empty() {
+                self.room = None;
+            }
+            return Poll::Ready(Ok(data));
+        }
+        let mut space = BytesMut::zeroed(size.min(MAX_TRANSFER));
+        Poll::Ready(match ready!(self.poll_receive(cx, &mut space)) {
+            Ok(0) => Err(StreamError::Closed),
+            Ok(filled) => {
+                space.truncate(filled);
+                Ok(space.freeze())
+            }
+            Err(error) => Err(failed(&error)),
+        })
     }
 
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.ahead.is_empty()
-            && let Ok(data) = ready!(self.poll_read(cx, READ_AHEAD))
-        {
-            self.ahead = data;
+        if self.ahead.is_empty() {
+            let room = self.buffers.borrow(READ_AHEAD as u64);
+            let mut space = BytesMut::zeroed(if room.is_some() { READ_AHEAD } else { LEAST });
+            match ready!(self.poll_receive(cx, &mut space)) {
+                Ok(filled) => {
+                    space.truncate(filled);
+                    (self.ahead, self.room) = (space.freeze(), room);
+                }
+                Err(error) => self.failure = Some(error.kind()),
+            }
         }
         Poll::Ready(())
+    }
+
+    fn shutdown(&mut self) {
+        (self.half, self.ahead, self.room, self.failure) = (None, Bytes::new(), None, None);
     }
 }
 
@@ -122,6 +191,10 @@ type Half = WriteHalf<ByteStream>;
 struct Writer {
     state: State,
     closed: CancellationToken,
+    /// What the guest may write next, beyond the least.
+    permit: Option<Room>,
+    buffers: Arc<Buffers>,
+    _held: Arc<Held>,
 }
 
 enum State {
@@ -134,10 +207,22 @@ enum State {
 }
 
 impl Writer {
+    /// How much the guest may write next.
+    fn permit(&mut self) -> usize {
+        if self.permit.is_none() {
+            self.permit = self.buffers.borrow(MAX_TRANSFER as u64);
+        }
+        if self.permit.is_some() { MAX_TRANSFER } else { LEAST }
+    }
+
     fn write(&mut self, mut data: Bytes) -> StreamResult<()> {
         if data.is_empty() {
             return Ok(());
         }
+        if data.len() > LEAST && data.len() > self.permit() {
+            return Err(StreamError::trap("write exceeds what check-write allowed"));
+        }
+        let room = self.permit.take();
         let mut half = match std::mem::replace(&mut self.state, State::Closed) {
             State::Idle(half) => half,
             State::Closed => return Err(StreamError::Closed),
@@ -155,6 +240,7 @@ impl Writer {
                 Poll::Pending => {
                     self.state = State::Writing(Task::spawn(async move {
                         half.write_all_buf(&mut data).await?;
+                        drop(room);
                         Ok(half)
                     }));
                     return Ok(());
@@ -200,7 +286,7 @@ impl Writer {
                 }
             }
             State::Writing(task) => State::Closing(Task::spawn(async move {
-                let mut half = task.result().await??;
+                let mut half = task.result().await.map_err(std::io::Error::other)??;
                 half.shutdown().await?;
                 Ok(half)
             })),
@@ -242,6 +328,11 @@ impl OutputStream for Output {
         self.0.lock().write(data)
     }
 
+    /// For the calls that write and wait: they take the least, so nothing is held for them in between.
+    async fn write_ready(&mut self) -> StreamResult<usize> {
+        std::future::poll_fn(|cx| self.0.lock().poll_ready(cx)).await.map(|()| LEAST)
+    }
+
     fn flush(&mut self) -> StreamResult<()> {
         match self.0.lock().state {
             State::Closed => Err(StreamError::Closed),
@@ -250,9 +341,10 @@ impl OutputStream for Output {
     }
 
     fn check_write(&mut self) -> StreamResult<usize> {
-        match self.0.lock().poll_ready(&mut Context::from_waker(Waker::noop())) {
+        let mut writer = self.0.lock();
+        match writer.poll_ready(&mut Context::from_waker(Waker::noop())) {
             Poll::Pending => Ok(0),
-            Poll::Ready(Ok(())) => Ok(MAX_TRANSFER),
+            Poll::Ready(Ok(())) => Ok(writer.permit()),
             Poll::Ready(Err(error)) => Err(error),
         }
     }
@@ -265,5 +357,72 @@ fn failed(error: &std::io::Error) -> StreamError {
         ErrorKind::BrokenPipe | ErrorKind::UnexpectedEof => StreamError::Closed,
         ErrorKind::TimedOut => StreamError::LastOperationFailed(NetError::Timeout.into()),
         _ => StreamError::LastOperationFailed(NetError::ConnectionReset.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::buffers::BUFFER_BYTES;
+    use crate::network::{Endpoint, Uplink};
+    use crate::sockets::PodNet;
+    use std::net::{IpAddr, SocketAddr};
+
+    struct Nowhere;
+
+    #[async_trait::async_trait]
+    impl Uplink for Nowhere {
+        async fn connect(&self, _: SocketAddr, _: SocketAddr) -> Result<Endpoint, NetError> {
+            Err(NetError::Unreachable)
+        }
+        async fn resolve(&self, _: &str) -> Result<Vec<IpAddr>, NetError> {
+            Err(NetError::NameUnresolvable)
+        }
+        async fn send_datagram(&self, _: SocketAddr, _: SocketAddr, _: Bytes) -> Result<(), NetError> {
+            Err(NetError::Unreachable)
+        }
+    }
+
+    fn stream(buffers: &Arc<Buffers>) -> (Duplex, tokio::io::DuplexStream) {
+        let (near, far) = tokio::io::duplex(64);
+        let net = PodNet::new(Vec::new(), Arc::new(Nowhere), Default::default());
+        let held = Held { _permit: Arc::new(net.socket_permit().unwrap()), _binding: None };
+        (Duplex::new(Box::new(near), net.closed(), buffers.clone(), held), far)
+    }
+
+    #[tokio::test]
+    async fn a_guest_writes_what_it_was_allowed() {
+        let buffers = Buffers::new(BUFFER_BYTES);
+        let (duplex, _far) = stream(&buffers);
+        let mut out = duplex.output();
+        assert!(matches!(out.write(Bytes::from(vec![0; MAX_TRANSFER + 1])), Err(StreamError::Trap(_))));
+        assert_eq!(out.check_write().unwrap(), MAX_TRANSFER);
+        out.write(Bytes::from(vec![0; MAX_TRANSFER])).unwrap();
+        assert_eq!(out.check_write().unwrap(), 0);
+        assert_eq!(buffers.used(), MAX_TRANSFER as u64, "what is left to be written is paid for");
+        drop((duplex, out, _far));
+        tokio::time::timeout(std::time::Duration::from_secs(20), async {
+            while buffers.used() > 0 {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .unwrap();
+
+        // Without room it is the least, and works.
+        let full = Buffers::new(0);
+        let (duplex, mut far) = stream(&full);
+        let mut out = duplex.output();
+        assert_eq!(out.check_write().unwrap(), LEAST);
+        assert!(matches!(out.write(Bytes::from(vec![0; LEAST + 1])), Err(StreamError::Trap(_))));
+        out.write(Bytes::from(vec![1; LEAST])).unwrap();
+        let mut got = vec![0; LEAST];
+        tokio::io::AsyncReadExt::read_exact(&mut far, &mut got).await.unwrap();
+        out.ready().await;
+        assert_eq!(out.write_ready().await.unwrap(), LEAST);
+        tokio::io::AsyncWriteExt::write_all(&mut far, &[7; 64]).await.unwrap();
+        let mut input = duplex.input();
+        input.ready().await;
+        assert_eq!(input.read(100).unwrap(), vec![7; 64]);
     }
 }

@@ -8,21 +8,33 @@ use tokio::task::JoinHandle;
 
 use crate::network::NetError;
 
-/// A spawned task whose result is taken once; dropping it stops the work.
+/// Work whose result is taken once; dropping it stops the work.
 pub(super) struct Task<T> {
-    handle: JoinHandle<T>,
+    /// `None` if the work was done at once.
+    handle: Option<JoinHandle<T>>,
     done: Option<Result<T, NetError>>,
 }
 
 impl<T: Send + 'static> Task<T> {
     pub(super) fn spawn(work: impl Future<Output = T> + Send + 'static) -> Self {
-        Self { handle: tokio::spawn(work), done: None }
+        Self { handle: Some(tokio::spawn(work)), done: None }
+    }
+
+    /// As [`Self::spawn`], but what need not wait is done here and now.
+    pub(super) fn start(work: impl Future<Output = T> + Send + 'static) -> Self {
+        let mut work = Box::pin(work);
+        match work.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+            Poll::Ready(result) => Self { handle: None, done: Some(Ok(result)) },
+            Poll::Pending => Self::spawn(work),
+        }
     }
 
     /// Whether [`Self::take`] has something to give. A panic of the work is a reset.
     pub(super) fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        if self.done.is_none() {
-            let result = ready!(Pin::new(&mut self.handle).poll(cx));
+        if self.done.is_none()
+            && let Some(handle) = &mut self.handle
+        {
+            let result = ready!(Pin::new(handle).poll(cx));
             self.done = Some(result.map_err(|_| NetError::ConnectionReset));
         }
         Poll::Ready(())
@@ -47,13 +59,15 @@ impl<T: Send + 'static> Task<T> {
     }
 
     /// Waits for the result.
-    pub(super) async fn result(mut self) -> Result<T, std::io::Error> {
-        std::future::poll_fn(|cx| self.poll_take(cx)).await.map_err(std::io::Error::other)
+    pub(super) async fn result(mut self) -> Result<T, NetError> {
+        std::future::poll_fn(|cx| self.poll_take(cx)).await
     }
 }
 
 impl<T> Drop for Task<T> {
     fn drop(&mut self) {
-        self.handle.abort();
+        if let Some(handle) = &self.handle {
+            handle.abort();
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! wasi:sockets/udp and udp-create-socket.
+//! wasi:sockets/udp and udp-create-socket of WASI 0.2.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -15,44 +15,16 @@ use super::generated::wasi::sockets::udp::{
 };
 use super::generated::wasi::sockets::udp_create_socket;
 use super::task::Task;
+use super::udp_socket::{UdpSocket, poll_receive, target};
 use super::{Network, SocketFailure, SocketResult, SocketsCtxView, address};
 use crate::network::NetError;
 use crate::sockets::bindings::{Datagram, UdpBinding};
-use crate::sockets::podnet::{MAX_DATAGRAM, SocketPermit};
+use crate::sockets::podnet::MAX_DATAGRAM;
 
 /// Datagrams received or sent by one call at most.
 const MAX_BATCH: usize = 16;
 /// Bytes received by one call, beyond which no further datagram is taken.
 const MAX_BATCH_BYTES: usize = 64 << 10;
-/// Largest buffer size a socket reports back; the real buffer is the pod's datagram queue.
-const MAX_BUFFER: u64 = 1 << 20;
-
-/// A guest's UDP socket.
-pub struct UdpSocket {
-    family: IpAddressFamily,
-    state: State,
-    remote: Option<SocketAddr>,
-    hop_limit: u8,
-    receive_buffer: u64,
-    send_buffer: u64,
-    _permit: SocketPermit,
-}
-
-enum State {
-    New,
-    BindStarted(UdpBinding),
-    Bound(Arc<Mutex<UdpBinding>>),
-}
-
-impl UdpSocket {
-    fn binding(&self) -> Option<&Arc<Mutex<UdpBinding>>> {
-        match &self.state {
-            State::Bound(binding) => Some(binding),
-            _ => None,
-        }
-    }
-}
-
 /// The receiving side.
 pub struct Incoming {
     binding: Arc<Mutex<UdpBinding>>,
@@ -61,14 +33,10 @@ pub struct Incoming {
 }
 
 impl Incoming {
-    /// Whether a datagram waits; keeps it. What a connected socket gets from others is dropped.
+    /// Whether a datagram waits; keeps it.
     fn poll_next(&mut self, cx: &mut Context<'_>) -> Poll<()> {
-        while self.next.is_none() {
-            let received = ready!(self.binding.lock().poll_receive(cx));
-            let is_ours = |datagram: &Datagram| self.remote.is_none_or(|remote| remote == datagram.from);
-            if received.as_ref().map_or(true, is_ours) {
-                self.next = Some(received);
-            }
+        if self.next.is_none() {
+            self.next = Some(ready!(poll_receive(&self.binding, self.remote, cx)));
         }
         Poll::Ready(())
     }
@@ -93,30 +61,11 @@ impl Outgoing {
         }
         self.sending.is_some()
     }
-
-    /// Where a datagram goes: connected sockets name no other address.
-    fn target(&self, named: Option<IpSocketAddress>) -> Result<SocketAddr, ErrorCode> {
-        let named = named.map(|named| address::remote(named, self.family)).transpose()?;
-        match (self.remote, named) {
-            (Some(remote), Some(named)) if remote != named => Err(ErrorCode::InvalidArgument),
-            (Some(remote), _) => Ok(remote),
-            (None, Some(named)) => Ok(named),
-            (None, None) => Err(ErrorCode::InvalidArgument),
-        }
-    }
 }
 
 impl udp_create_socket::Host for SocketsCtxView<'_> {
     fn create_udp_socket(&mut self, family: IpAddressFamily) -> SocketResult<Resource<UdpSocket>> {
-        let socket = UdpSocket {
-            family,
-            state: State::New,
-            remote: None,
-            hop_limit: 64,
-            receive_buffer: MAX_BATCH_BYTES as u64,
-            send_buffer: MAX_BATCH_BYTES as u64,
-            _permit: self.net.socket_permit()?,
-        };
+        let socket = UdpSocket::new(family, self.net)?;
         Ok(self.table.push(socket)?)
     }
 }
@@ -132,28 +81,17 @@ impl HostUdpSocket for SocketsCtxView<'_> {
     ) -> SocketResult<()> {
         self.table.get(&network)?;
         let socket = self.table.get_mut(&socket)?;
-        match socket.state {
-            State::New => {}
-            State::BindStarted(_) => return Err(ErrorCode::ConcurrencyConflict.into()),
-            State::Bound(_) => return Err(ErrorCode::InvalidState.into()),
-        }
-        let local = address::of_family(local, socket.family)?;
-        socket.state = State::BindStarted(self.net.bind_udp(local)?);
+        socket.bind(self.net, address::from_wasi(local))?;
+        socket.is_binding = true;
         Ok(())
     }
 
     fn finish_bind(&mut self, socket: Resource<UdpSocket>) -> SocketResult<()> {
         let socket = self.table.get_mut(&socket)?;
-        match std::mem::replace(&mut socket.state, State::New) {
-            State::BindStarted(binding) => {
-                socket.state = State::Bound(Arc::new(Mutex::new(binding)));
-                Ok(())
-            }
-            other => {
-                socket.state = other;
-                Err(ErrorCode::NotInProgress.into())
-            }
+        if !std::mem::replace(&mut socket.is_binding, false) {
+            return Err(ErrorCode::NotInProgress.into());
         }
+        Ok(())
     }
 
     fn stream(
@@ -165,18 +103,17 @@ impl HostUdpSocket for SocketsCtxView<'_> {
             return Err(SocketFailure::trap("the socket's earlier datagram streams are not dropped yet"));
         }
         let socket = self.table.get_mut(&this)?;
-        let remote = remote.map(|remote| address::remote(remote, socket.family)).transpose()?;
-        let binding = socket.binding().ok_or(ErrorCode::InvalidState)?.clone();
+        let family = socket.family();
+        let remote = remote.map(|remote| address::remote(address::from_wasi(remote), family)).transpose()?;
+        let (binding, local) = (socket.binding()?.clone(), socket.local_address()?);
         socket.remote = remote;
-        let (local, family) = (binding.lock().local_addr(), socket.family);
         let incoming = self.table.push_child(Incoming { binding, remote, next: None }, &this)?;
         let outgoing = Outgoing { local, family, remote, permits: 0, sending: None };
         Ok((incoming, self.table.push_child(outgoing, &this)?))
     }
 
     fn local_address(&mut self, socket: Resource<UdpSocket>) -> SocketResult<IpSocketAddress> {
-        let binding = self.table.get(&socket)?.binding().ok_or(ErrorCode::InvalidState)?;
-        Ok(address::to_wasi(binding.lock().local_addr()))
+        Ok(address::to_wasi(self.table.get(&socket)?.local_address()?))
     }
 
     fn remote_address(&mut self, socket: Resource<UdpSocket>) -> SocketResult<IpSocketAddress> {
@@ -184,7 +121,7 @@ impl HostUdpSocket for SocketsCtxView<'_> {
     }
 
     fn address_family(&mut self, socket: Resource<UdpSocket>) -> wasmtime::Result<IpAddressFamily> {
-        Ok(self.table.get(&socket)?.family)
+        Ok(self.table.get(&socket)?.family())
     }
 
     fn unicast_hop_limit(&mut self, socket: Resource<UdpSocket>) -> SocketResult<u8> {
@@ -192,11 +129,7 @@ impl HostUdpSocket for SocketsCtxView<'_> {
     }
 
     fn set_unicast_hop_limit(&mut self, socket: Resource<UdpSocket>, value: u8) -> SocketResult<()> {
-        if value == 0 {
-            return Err(ErrorCode::InvalidArgument.into());
-        }
-        self.table.get_mut(&socket)?.hop_limit = value;
-        Ok(())
+        self.table.get_mut(&socket)?.set_hop_limit(value)
     }
 
     fn receive_buffer_size(&mut self, socket: Resource<UdpSocket>) -> SocketResult<u64> {
@@ -204,8 +137,7 @@ impl HostUdpSocket for SocketsCtxView<'_> {
     }
 
     fn set_receive_buffer_size(&mut self, socket: Resource<UdpSocket>, value: u64) -> SocketResult<()> {
-        self.table.get_mut(&socket)?.receive_buffer = buffer_size(value)?;
-        Ok(())
+        self.table.get_mut(&socket)?.set_receive_buffer(value)
     }
 
     fn send_buffer_size(&mut self, socket: Resource<UdpSocket>) -> SocketResult<u64> {
@@ -213,8 +145,7 @@ impl HostUdpSocket for SocketsCtxView<'_> {
     }
 
     fn set_send_buffer_size(&mut self, socket: Resource<UdpSocket>, value: u64) -> SocketResult<()> {
-        self.table.get_mut(&socket)?.send_buffer = buffer_size(value)?;
-        Ok(())
+        self.table.get_mut(&socket)?.set_send_buffer(value)
     }
 
     fn subscribe(&mut self, socket: Resource<UdpSocket>) -> wasmtime::Result<Resource<DynPollable>> {
@@ -225,10 +156,6 @@ impl HostUdpSocket for SocketsCtxView<'_> {
         self.table.delete(socket)?;
         Ok(())
     }
-}
-
-fn buffer_size(value: u64) -> SocketResult<u64> {
-    if value == 0 { Err(ErrorCode::InvalidArgument.into()) } else { Ok(value.min(MAX_BUFFER)) }
 }
 
 #[async_trait::async_trait]
@@ -291,12 +218,15 @@ impl HostOutgoingDatagramStream for SocketsCtxView<'_> {
         stream.permits = 0;
         let mut batch = Vec::with_capacity(datagrams.len());
         for OutgoingDatagram { data, remote_address } in datagrams {
-            let checked = stream.target(remote_address).and_then(|to| match data.len() {
-                ..=MAX_DATAGRAM => crate::sockets::policy::decide(crate::sockets::policy::Op::Send, to)
-                    .map(|()| to)
-                    .map_err(|error| super::code(&error)),
-                _ => Err(ErrorCode::DatagramTooLarge),
-            });
+            let checked =
+                target(stream.family, stream.remote, remote_address.map(address::from_wasi)).and_then(|to| match data
+                    .len()
+                {
+                    ..=MAX_DATAGRAM => crate::sockets::policy::decide(crate::sockets::policy::Op::Send, to)
+                        .map(|()| to)
+                        .map_err(|error| super::code(&error)),
+                    _ => Err(ErrorCode::DatagramTooLarge),
+                });
             match checked {
                 Ok(to) => batch.push((to, Bytes::from(data))),
                 Err(code) if batch.is_empty() => return Err(code.into()),
@@ -306,17 +236,14 @@ impl HostOutgoingDatagramStream for SocketsCtxView<'_> {
         }
         let count = batch.len() as u64;
         let local = stream.local;
-        let mut sending = Box::pin(async move {
+        // Within the pod it is done at once; only what the uplink holds up goes on in the background.
+        stream.sending = Some(Task::start(async move {
             for (to, data) in batch {
                 if let Err(error) = net.send_datagram(local, to, data).await {
                     tracing::debug!(%to, %error, "datagram not sent");
                 }
             }
-        });
-        // Within the pod it is done at once; only what the uplink holds up goes on in the background.
-        if sending.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
-            stream.sending = Some(Task::spawn(sending));
-        }
+        }));
         Ok(count)
     }
 

@@ -8,7 +8,8 @@ use std::net::{TcpListener, TcpStream, ToSocketAddrs, UdpSocket};
 use std::time::{Duration, Instant};
 
 use wasip2::clocks::monotonic_clock::{now, subscribe_duration};
-use wasip2::http::types::Fields;
+use wasip2::http::outgoing_handler;
+use wasip2::http::types::{Fields, OutgoingRequest, Scheme};
 use wasip2::io::poll::poll;
 use wasip2::random::random::get_random_bytes;
 use wasip2::sockets::instance_network::instance_network;
@@ -119,6 +120,49 @@ fn attack(name: &str, argument: Option<&String>) -> Outcome {
             let fields = Fields::new();
             for i in 0..MANY {
                 fields.append(&format!("x-{i}"), b"some value").map_err(|error| format!("{error:?}"))?;
+            }
+        }
+        "fields" => {
+            let mut hoard = Vec::new();
+            for _ in 0..MANY {
+                let fields = Fields::new();
+                for _ in 0..50 {
+                    fields.append("x", &[b'x'; 1000]).map_err(|error| format!("{error:?}"))?;
+                }
+                hoard.push(fields);
+            }
+        }
+        "bodies" => {
+            let mut hoard = Vec::new();
+            for _ in 0..MANY {
+                let request = OutgoingRequest::new(Fields::new());
+                let body = request.body().map_err(|()| "no body")?;
+                let stream = body.write().map_err(|()| "no stream")?;
+                let room = stream.check_write()?;
+                stream.write(&vec![7; room as usize])?;
+                hoard.push((stream, body, request));
+            }
+        }
+        "requests" => {
+            let listeners: Vec<_> = (0..16).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+            let mut hoard = Vec::new();
+            for i in 0..2000 {
+                let request = OutgoingRequest::new(Fields::new());
+                let at = listeners[i % listeners.len()].local_addr()?.to_string();
+                request.set_scheme(Some(&Scheme::Http)).map_err(|()| "no scheme")?;
+                request.set_path_with_query(Some("/")).map_err(|()| "no path")?;
+                request.set_authority(Some(&at)).map_err(|()| "no authority")?;
+                hoard.push(outgoing_handler::handle(request, None)?);
+            }
+            let last = hoard.last().ok_or("no request")?;
+            last.subscribe().block();
+            last.get().ok_or("no answer")?.map_err(|()| "taken")??;
+        }
+        "open-files" => {
+            let path = format!("{}/open", argument());
+            let mut hoard = vec![fs::File::create(&path)?];
+            for _ in 0..MANY {
+                hoard.push(fs::File::open(&path)?);
             }
         }
         "handles" => {
