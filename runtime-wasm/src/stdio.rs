@@ -12,6 +12,8 @@ use wasmtime_wasi::cli::{IsTerminal, StdinStream, StdoutStream};
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{InputStream, OutputStream, StreamError, StreamResult};
 
+use crate::transfer::Pace;
+
 /// Most bytes a guest hands over in one write; the next write waits until the sink took them.
 pub const MAX_WRITE: usize = 64 << 10;
 /// Most bytes of standard input that wait in memory for the guest.
@@ -150,12 +152,20 @@ struct InputState {
     /// `None` after the end.
     source: Option<InputSource>,
     ahead: Bytes,
+    pace: Pace,
 }
 
 impl Input {
     /// `tty`: the guest is told that it reads from a terminal.
     pub(crate) fn new(source: InputSource, tty: bool) -> Input {
-        Input { state: Arc::new(Mutex::new(InputState { source: Some(source), ahead: Bytes::new() })), tty }
+        Input {
+            state: Arc::new(Mutex::new(InputState {
+                source: Some(source),
+                ahead: Bytes::new(),
+                pace: Pace::default(),
+            })),
+            tty,
+        }
     }
 }
 
@@ -218,8 +228,11 @@ impl InputStream for Input {
 impl AsyncRead for Input {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<std::io::Result<()>> {
         let mut state = self.state.lock();
+        std::task::ready!(state.pace.poll(cx, false));
         std::task::ready!(state.poll_ahead(cx));
-        buf.put_slice(&state.take(buf.remaining()));
+        let data = state.take(buf.remaining());
+        state.pace.moved(data.len());
+        buf.put_slice(&data);
         Poll::Ready(Ok(()))
     }
 }

@@ -233,6 +233,8 @@ async fn what_never_ends_is_killed_at_once() {
         ("hostile", "log"),
         ("hostile", "log-stuck"),
         ("p3_hostile", "hole"),
+        // Copies its input to its output, by the host alone.
+        ("p3_run", "copy"),
     ] {
         let pod = Pod::new();
         let change = |spec: &mut ContainerSpec| {
@@ -240,7 +242,8 @@ async fn what_never_ends_is_killed_at_once() {
             if attack == "log-stuck" {
                 spec.stdout = Arc::new(Stuck);
             }
-            if attack == "hole" {
+            if guest.starts_with("p3") {
+                spec.stdin = Some(Box::new(tokio::io::repeat(b'x')));
                 (spec.stdout, spec.log_rate) = (Arc::new(Anything), Rate { per_second: u64::MAX, burst: u64::MAX });
             }
         };

@@ -1,4 +1,5 @@
-//! The wasi:filesystem 0.2 host over the virtual filesystem. One preopen: `/`, the container's root.
+//! The wasi:filesystem 0.2 host over the virtual filesystem. One preopen: `/`, the container's root. That
+//! of 0.3 is [`p3`].
 
 mod descriptor;
 mod host;

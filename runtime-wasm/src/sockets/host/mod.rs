@@ -1,4 +1,4 @@
-//! The wasi:sockets 0.2 host over [`PodNet`]: all seven interfaces, none of wasmtime's.
+//! The wasi:sockets 0.2 host over [`PodNet`]: all seven interfaces, none of wasmtime's. That of 0.3 is [`p3`].
 
 mod address;
 mod lookup;

@@ -86,8 +86,14 @@ pub async fn backpressure(family: IpAddressFamily) {
         assert!(poll_immediate(&mut read).await.is_none());
         assert!(matches!(read.as_mut().cancel().0, StreamResult::Cancelled));
     }
-    assert!(writer.write_all(b"more".to_vec()).await.is_empty());
-    drop(writer);
+    {
+        let more = async {
+            assert!(writer.write_all(b"more".to_vec()).await.is_empty());
+            drop(writer);
+        };
+        let ((result, nothing), ()) = join(received.read(Vec::new()), more).await;
+        assert!(matches!(result, StreamResult::Complete(0)) && nothing.is_empty());
+    }
     assert_eq!(received.collect().await, b"more");
     sent.await.unwrap();
     end.await.unwrap();
@@ -100,7 +106,9 @@ pub async fn reset(family: IpAddressFamily) {
     let sent = client.send(reader);
     assert!(writer.write_all(b"never read".to_vec()).await.is_empty());
     drop(server);
-    let (received, end) = client.receive();
+    let (mut received, end) = client.receive();
+    // Asking whether there is something to read does not take the error away.
+    assert!(matches!(received.read(Vec::new()).await.0, StreamResult::Complete(0) | StreamResult::Dropped));
     assert_eq!(received.collect().await, b"");
     assert_eq!(code(end.await), "ConnectionReset");
     while writer.write_all(vec![0; 1000]).await.is_empty() {}
