@@ -9,6 +9,7 @@ mod demo;
 mod fuzz;
 mod guests;
 mod kubectl;
+mod programs;
 mod test;
 mod wasm_rust;
 mod wheels;
@@ -41,6 +42,8 @@ enum Task {
     },
     /// Build the wasm components of examples/ and tests/guests/.
     Guests,
+    /// Get the ready-made wasm programs that tests run.
+    Programs,
     /// Measure, side by side with a peer.
     Bench {
         /// Which benchmark: spine or api.
@@ -64,6 +67,7 @@ fn main() -> Result<()> {
         Task::Demo { check } => demo::run(&root, check),
         Task::Test { args } => test::run(&root, &args),
         Task::Guests => guests::build(&root).map(drop),
+        Task::Programs => programs::ensure(&root).map(drop),
         Task::Bench { name } => bench::run(&root, &name),
         Task::Fuzz { target, seconds } => fuzz::run(&root, target.as_deref(), seconds),
         Task::GenData => data::generate(&root),
