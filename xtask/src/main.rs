@@ -6,6 +6,7 @@ mod bench;
 mod cmd;
 mod data;
 mod demo;
+mod foreign;
 mod fuzz;
 mod guests;
 mod kubectl;
@@ -44,6 +45,8 @@ enum Task {
     Guests,
     /// Get the ready-made wasm programs that tests run.
     Programs,
+    /// Build guests in C and Python, which takes heavy compilers, and run their tests.
+    Foreign,
     /// Measure, side by side with a peer.
     Bench {
         /// Which benchmark: spine or api.
@@ -67,6 +70,7 @@ fn main() -> Result<()> {
         Task::Demo { check } => demo::run(&root, check),
         Task::Test { args } => test::run(&root, &args),
         Task::Guests => guests::build(&root).map(drop),
+        Task::Foreign => foreign::run(&root),
         Task::Programs => programs::ensure(&root).map(drop),
         Task::Bench { name } => bench::run(&root, &name),
         Task::Fuzz { target, seconds } => fuzz::run(&root, target.as_deref(), seconds),
