@@ -113,3 +113,31 @@ fn a_compiler_and_a_solver_end_as_they_should() {
     let (code, log) = ended(&cluster, "others", MAIN, 3);
     assert!(code == 1 && log.contains("no-such-file"), "{code} {log}");
 }
+
+#[test]
+fn a_database_built_for_wasi_03_keeps_its_file_on_a_volume() {
+    let Some(cluster) = cluster_with(&["sqlite3"]) else { return };
+    files(&cluster, "shop");
+    // The last four work at the same time: they wait for each other's locks.
+    let sql = |name: &str, args: &[&str]| {
+        container(name, "sqlite3", &[&["-batch", "-cmd", ".timeout 60000", "/work/shop.db"], args].concat())
+    };
+    let fill = sql("fill", &[".read /in/shop.sql"]);
+    let sum = sql("sum", &["-readonly", "select name, count(*), sum(price) from goods group by name order by 1"]);
+    let last = [
+        sum,
+        sql("wrong", &["select nosuch from goods"]),
+        sql("refused", &["-readonly", "delete from goods"]),
+        sql("check", &["pragma integrity_check"]),
+    ];
+    pod(&cluster, "shop", json!({"name": "shop"}), &[fill], &last);
+    assert_eq!(ended(&cluster, "shop", INIT, 0).0, 0);
+    let (code, log) = ended(&cluster, "shop", MAIN, 0);
+    assert!(code == 0 && log.contains("coffee|1000|1500\ntea|1000|499500\n"), "{code} {log}");
+    let (code, log) = ended(&cluster, "shop", MAIN, 1);
+    assert!(code == 1 && log.contains("no such column: nosuch"), "{code} {log}");
+    let (code, log) = ended(&cluster, "shop", MAIN, 2);
+    assert!(code == 1 && log.contains("readonly database"), "{code} {log}");
+    let (code, log) = ended(&cluster, "shop", MAIN, 3);
+    assert!(code == 0 && log.ends_with("ok\n"), "{code} {log}");
+}
