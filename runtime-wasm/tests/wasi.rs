@@ -106,3 +106,11 @@ async fn std_net_behaves_as_over_a_kernel_and_leaves_nothing() {
     assert_eq!(net.socket_count(), 0);
     net.listen("0.0.0.0:7777".parse().unwrap(), 1).expect("the guest's ports are free again");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn tokio_works_unmodified_and_leaves_nothing() {
+    let (vfs, net) = pod();
+    let out = run("async", &vfs, &net).await;
+    assert!(["ok\n", "ok, std accepts\n"].contains(&out.as_str()), "{out}");
+    assert_eq!(net.socket_count(), 0);
+}

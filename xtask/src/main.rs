@@ -6,9 +6,11 @@ mod bench;
 mod cmd;
 mod data;
 mod demo;
+mod foreign;
 mod fuzz;
 mod guests;
 mod kubectl;
+mod programs;
 mod test;
 mod wasm_rust;
 mod wheels;
@@ -41,6 +43,10 @@ enum Task {
     },
     /// Build the wasm components of examples/ and tests/guests/.
     Guests,
+    /// Get the ready-made wasm programs that tests run.
+    Programs,
+    /// Build guests in C and Python, which takes heavy compilers, and run their tests.
+    Foreign,
     /// Measure, side by side with a peer.
     Bench {
         /// Which benchmark: spine or api.
@@ -64,6 +70,8 @@ fn main() -> Result<()> {
         Task::Demo { check } => demo::run(&root, check),
         Task::Test { args } => test::run(&root, &args),
         Task::Guests => guests::build(&root).map(drop),
+        Task::Foreign => foreign::run(&root),
+        Task::Programs => programs::ensure(&root).map(drop),
         Task::Bench { name } => bench::run(&root, &name),
         Task::Fuzz { target, seconds } => fuzz::run(&root, target.as_deref(), seconds),
         Task::GenData => data::generate(&root),

@@ -5,12 +5,13 @@ use std::path::Path;
 use anyhow::Result;
 
 use crate::wheels::clients;
-use crate::{cmd, guests, kubectl, target_dir};
+use crate::{cmd, guests, kubectl, programs, target_dir};
 
 /// Builds guests and binary, then runs every test with nextest if it is installed, else with cargo's own runner.
 pub fn run(root: &Path, args: &[String]) -> Result<()> {
     let kubectl = kubectl::ensure(root)?;
     let clients = clients::ensure(root)?;
+    let programs = programs::ensure(root)?;
     let guests = guests::build(root)?;
     let binary = binary(root)?;
     cmd::step("building and running the tests");
@@ -21,6 +22,9 @@ pub fn run(root: &Path, args: &[String]) -> Result<()> {
     tests.env("COPEPOD_BIN", binary).env("COPEPOD_GUESTS", guests).env("KUBECTL", kubectl);
     if let Some(clients) = clients {
         tests.env("COPEPOD_CLIENTS", clients);
+    }
+    if let Some(programs) = programs {
+        tests.env("COPEPOD_PROGRAMS", programs);
     }
     cmd::run(&mut tests)
 }

@@ -1,0 +1,1 @@
+// No board: the framework is empty.
