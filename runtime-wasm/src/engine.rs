@@ -191,7 +191,7 @@ impl Runtime {
             .and_then(|()| crate::compile::collect(&config.cache_dir, &HashSet::new(), config.cache_limits))
             .map_err(|source| RuntimeError::CacheDir { path: config.cache_dir.clone(), source })?;
         let mut capacity = Capacity::plan(config.max_instances, Machine::read());
-        let engine = match Engine::new(engine_config().allocation_strategy(pool(capacity.instances))) {
+        let engine = match Engine::new(&pooled_config(capacity.instances)) {
             Ok(engine) => engine,
             Err(error) => {
                 capacity.why = format!("{}; no pooled memory: {error:#}", capacity.why);
@@ -262,6 +262,13 @@ pub(crate) fn engine_config() -> Config {
         .memory_guard_size(MEMORY_GUARD)
         .max_wasm_stack(MAX_WASM_STACK)
         .async_stack_size(ASYNC_STACK);
+    config
+}
+
+/// wasmtime's configuration in a [`Runtime`] of so many instances: for peers that are measured beside it.
+pub fn pooled_config(instances: u32) -> Config {
+    let mut config = engine_config();
+    config.allocation_strategy(pool(instances));
     config
 }
 
