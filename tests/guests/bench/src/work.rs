@@ -19,6 +19,8 @@ const CHUNK: usize = 64 << 10;
 const DATAGRAM: usize = 1400;
 /// Datagrams under way before the next wait for an answer; they fit into any socket's queue.
 const WINDOW: usize = 32;
+/// Batches that a measurement is cut into.
+const BATCHES: usize = 41;
 /// First byte of what comes back as it is, and of what is only counted.
 const ECHO: u8 = b'e';
 const COUNT: u8 = b'c';
@@ -59,16 +61,23 @@ fn number(text: &str) -> Result<usize> {
     text.parse().map_err(|_| Error::other(format!("{text} is no number")))
 }
 
-/// Prints the time of one operation, after a tenth as many that do not count.
+/// Prints the time of one operation: the median of batches, since other programs interrupt some; after a tenth as many
+/// that do not count.
 fn timed(name: &str, count: usize, mut operation: impl FnMut() -> Result<()>) -> Result<()> {
     for _ in 0..count.div_ceil(10) {
         operation()?;
     }
-    let start = Instant::now();
-    for _ in 0..count {
-        operation()?;
+    let batch = count.div_ceil(BATCHES);
+    let mut times = Vec::new();
+    for _ in 0..BATCHES {
+        let start = Instant::now();
+        for _ in 0..batch {
+            operation()?;
+        }
+        times.push(start.elapsed().as_nanos() as f64 / batch as f64);
     }
-    println!("{name} {}", start.elapsed().as_nanos() as f64 / count.max(1) as f64);
+    times.sort_by(f64::total_cmp);
+    println!("{name} {}", times.get(BATCHES / 2).copied().unwrap_or_default());
     Ok(())
 }
 
