@@ -12,6 +12,7 @@ mod memory;
 mod process;
 mod program;
 mod report;
+mod runtime;
 mod spine;
 mod store;
 mod target;
@@ -54,6 +55,11 @@ enum Bench {
         #[arg(long, default_value = "")]
         only: String,
     },
+    /// What pods cost, beside bare wasmtime, the kernel and `wasmtime serve`.
+    Runtime(runtime::Options),
+    /// A part of `runtime` that is a process of its own.
+    #[command(subcommand, hide = true)]
+    Child(runtime::Child),
 }
 
 /// The programs and files that all benchmarks use.
@@ -74,5 +80,7 @@ fn main() -> Result<()> {
     match Cli::parse().bench {
         Bench::Spine { tools, component, wasmtime } => spine::run(&tools, &component, wasmtime.as_deref()),
         Bench::Api { tools, etcd, only } => api::run(&tools, etcd.as_deref(), &only),
+        Bench::Runtime(options) => runtime::run(&options),
+        Bench::Child(child) => runtime::run_child(&child),
     }
 }

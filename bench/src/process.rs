@@ -24,6 +24,18 @@ pub struct Memory {
     pub rss: f64,
     /// Proportional set size, which counts shared pages by the share.
     pub pss: f64,
+    /// What is its own and was written to.
+    pub dirty: f64,
+}
+
+/// The page tables of a process, in MiB; they are in none of the other sizes.
+///
+/// # Errors
+/// The process is gone.
+pub fn page_tables(pid: u32) -> Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    mib(&text, "VmPTE:").with_context(|| format!("{path} has no VmPTE"))
 }
 
 /// Memory of a process and of each of its descendants, the process first.
@@ -96,12 +108,14 @@ fn stat(text: &str) -> Option<Stat> {
 }
 
 fn rollup(text: &str) -> Option<Memory> {
-    let mib = |name: &str| {
-        let line = text.lines().find_map(|l| l.strip_prefix(name))?;
-        let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
-        Some(kib / 1024.0)
-    };
-    Some(Memory { rss: mib("Rss:")?, pss: mib("Pss:")? })
+    Some(Memory { rss: mib(text, "Rss:")?, pss: mib(text, "Pss:")?, dirty: mib(text, "Private_Dirty:")? })
+}
+
+/// A size in kB of a file of lines such as `NAME: 12 kB`, in MiB.
+fn mib(text: &str, name: &str) -> Option<f64> {
+    let line = text.lines().find_map(|l| l.strip_prefix(name))?;
+    let kib: f64 = line.trim().trim_end_matches("kB").trim().parse().ok()?;
+    Some(kib / 1024.0)
 }
 
 fn ticks_per_second() -> f64 {
@@ -133,8 +147,9 @@ mod tests {
 
     #[test]
     fn memory_is_in_mib() {
-        let text = "5583 [rollup]\nRss:  896 kB\nPss:                 384 kB\nPss_Dirty:  9 kB\n";
-        assert_eq!(rollup(text), Some(Memory { rss: 0.875, pss: 0.375 }));
+        let text =
+            "5583 [rollup]\nRss:  896 kB\nPss:                 384 kB\nPss_Dirty:  9 kB\nPrivate_Dirty:  256 kB\n";
+        assert_eq!(rollup(text), Some(Memory { rss: 0.875, pss: 0.375, dirty: 0.25 }));
         assert_eq!(rollup("Rss: 1 kB"), None);
     }
 
@@ -151,6 +166,7 @@ mod tests {
         }
         let used = memory(program.pid()).unwrap();
         assert!(used.len() == 2 && used.iter().all(|m| m.pss > 0.0 && m.rss >= m.pss), "{used:?}");
+        assert!(page_tables(program.pid()).unwrap() > 0.0);
         assert!(cpu_seconds(program.pid()).unwrap() >= own_cpu_seconds(program.pid()).unwrap());
         assert!(own_cpu_seconds(program.pid()).unwrap() > 0.0);
         assert!(memory(u32::MAX).is_err());

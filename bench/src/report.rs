@@ -1,5 +1,6 @@
 //! Medians and the Markdown table.
 
+use std::borrow::Cow;
 use std::fmt::Write;
 use std::path::Path;
 use std::process::Command;
@@ -77,11 +78,14 @@ pub fn table(columns: &[&str], rows: &[Vec<String>]) -> String {
 /// The binary does not say its version.
 pub fn about(name: &str, copepod: &Path, peers: &str) -> Result<String> {
     let version = program::output(Command::new(copepod).arg("version"))?;
+    Ok(format!("`cargo xtask bench {name}`: {}, {peers}, {} before.", version.trim(), machine()))
+}
+
+/// Cores and load of this machine.
+pub fn machine() -> String {
     let cores = std::thread::available_parallelism().map_or(0, usize::from);
     let load = std::fs::read_to_string("/proc/loadavg").unwrap_or_default();
-    let load = load.split(' ').next().unwrap_or("?");
-    let version = version.trim();
-    Ok(format!("`cargo xtask bench {name}`: {version}, {peers}, {cores} cores, load average {load} before."))
+    format!("{cores} cores, load average {}", load.split(' ').next().unwrap_or("?"))
 }
 
 /// About three digits, no more than matter.
@@ -97,7 +101,7 @@ pub fn number(value: f64) -> String {
 #[derive(Debug, Default)]
 pub struct Row {
     /// What is measured.
-    pub what: &'static str,
+    pub what: Cow<'static, str>,
     /// Copepod's value.
     pub ours: String,
     /// The peer's, if there is one.
@@ -123,21 +127,27 @@ impl Report {
             Err(error) => {
                 eprintln!("    {part} failed: {error:#}");
                 self.failed.push(part);
-                self.rows.push(Row { what: part, ours: format!("failed: {error:#}"), ..Row::default() });
+                self.rows.push(Row { what: part.into(), ours: format!("failed: {error:#}"), ..Row::default() });
             }
         }
     }
 
-    /// The table in Markdown.
+    /// The table in Markdown; it has a column for commands if a row has one.
     pub fn markdown(&self) -> String {
+        let columns = match self.rows.iter().any(|row| !row.command.is_empty()) {
+            true => ["What", "Copepod", "Peer", "Ratio", "Command"].as_slice(),
+            false => &["What", "Copepod", "Peer", "Ratio"],
+        };
         let cells = |row: &Row| {
             let ratio = row.ratio.map_or_else(|| "-".into(), |r| format!("{r:.2}x"));
             let command = if row.command.is_empty() { "-".into() } else { format!("`{}`", row.command) };
             let peer = row.peer.clone().unwrap_or_else(|| "-".into());
-            vec![row.what.to_string(), row.ours.clone(), peer, ratio, command]
+            let mut cells = vec![row.what.to_string(), row.ours.clone(), peer, ratio, command];
+            cells.truncate(columns.len());
+            cells
         };
         let rows: Vec<_> = self.rows.iter().map(cells).collect();
-        table(&["What", "Copepod", "Peer", "Ratio", "Command"], &rows)
+        table(columns, &rows)
     }
 
     /// An error if a part failed.
@@ -180,8 +190,13 @@ mod tests {
     #[test]
     fn a_failed_part_stays_in_the_table_and_fails_the_run() {
         let mut report = Report::default();
-        let row =
-            Row { what: "rate", ours: "2 /s".into(), peer: Some("1 /s".into()), ratio: Some(2.0), command: "a | b" };
+        let row = Row {
+            what: "rate".into(),
+            ours: "2 /s".into(),
+            peer: Some("1 /s".into()),
+            ratio: Some(2.0),
+            command: "a | b",
+        };
         report.add("good", Ok(vec![row]));
         assert!(report.outcome().is_ok());
         report.add("bad", Err(anyhow::anyhow!("two\nlines")));

@@ -80,8 +80,8 @@ fn starts(tools: &Tools) -> Result<Vec<Row>> {
     }
     let command = "copepod server --data-dir DIR --listen 127.0.0.1:0 ...";
     Ok(vec![
-        Row { what: "start to ready, empty data", ours: cold.show("ms"), command, ..Row::default() },
-        Row { what: "start to ready, second start", ours: warm.show("ms"), command, ..Row::default() },
+        Row { what: "start to ready, empty data".into(), ours: cold.show("ms"), command, ..Row::default() },
+        Row { what: "start to ready, second start".into(), ours: warm.show("ms"), command, ..Row::default() },
     ])
 }
 
@@ -106,13 +106,13 @@ fn idle(tools: &Tools) -> Result<Vec<Row>> {
     }
     Ok(vec![
         Row {
-            what: "idle memory, PSS of all processes",
+            what: "idle memory, PSS of all processes".into(),
             ours: format!("{}; server + agent in the last run: {parts}", memory.show("MiB")),
             command: "grep ^Pss: /proc/PID/smaps_rollup",
             ..Row::default()
         },
         Row {
-            what: "idle CPU in 10 s",
+            what: "idle CPU in 10 s".into(),
             ours: cpu.show("s"),
             command: "cut -d' ' -f14-17 /proc/PID/stat",
             ..Row::default()
@@ -123,7 +123,7 @@ fn idle(tools: &Tools) -> Result<Vec<Row>> {
 fn size(tools: &Tools) -> Result<Vec<Row>> {
     let mib = process::file_size(&tools.copepod)? as f64 / MIB;
     let command = "ls -l target/release/copepod";
-    Ok(vec![Row { what: "binary, stripped", ours: format!("{mib:.1} MiB"), command, ..Row::default() }])
+    Ok(vec![Row { what: "binary, stripped".into(), ours: format!("{mib:.1} MiB"), command, ..Row::default() }])
 }
 
 /// Pushes the component and runs one replica of it behind a node port; returns where it answers.
@@ -213,14 +213,14 @@ fn requests(component: &Path, cluster: &Cluster, address: SocketAddr, peer: Resu
             theirs.round(&serve.program, serve.address)?;
         }
     }
-    let row = |what, command, unit: &str, pick: fn(&Side) -> &Samples| {
+    let row = |what: &'static str, command, unit: &str, pick: fn(&Side) -> &Samples| {
         let (a, b) = (pick(&ours), pick(&theirs));
         let peer = match &serve {
             Ok(_) => b.show(unit),
             Err(error) => format!("cannot be had: {error:#}"),
         };
         let ratio = (serve.is_ok() && b.median() > 0.0).then(|| a.median() / b.median());
-        Row { what, ours: a.show(unit), peer: Some(peer), ratio, command }
+        Row { what: what.into(), ours: a.show(unit), peer: Some(peer), ratio, command }
     };
     let by_hand = "wasmtime serve -S cli --addr 127.0.0.1:0 hello.wasm";
     let mut rows = vec![
@@ -231,7 +231,7 @@ fn requests(component: &Path, cluster: &Cluster, address: SocketAddr, peer: Resu
     ];
     if ours.failures + theirs.failures > 0 {
         let (ours, peer) = (ours.failures.to_string(), Some(theirs.failures.to_string()));
-        rows.push(Row { what: "failed requests, all rounds", ours, peer, ..Row::default() });
+        rows.push(Row { what: "failed requests, all rounds".into(), ours, peer, ..Row::default() });
     }
     Ok(rows)
 }
@@ -258,13 +258,13 @@ fn deployments(cluster: &Cluster) -> Result<Vec<Row>> {
     let command = "kubectl create deployment many --image=bench/hello:1 --replicas=100";
     Ok(vec![
         Row {
-            what: "Deployment of 100, kubectl's start to all Ready",
+            what: "Deployment of 100, kubectl's start to all Ready".into(),
             ours: whole.show("ms"),
             command,
             ..Row::default()
         },
         Row {
-            what: "the same from its ADDED event",
+            what: "the same from its ADDED event".into(),
             ours: seen.show("ms"),
             command: "kubectl get deployment -w",
             ..Row::default()
@@ -309,7 +309,9 @@ fn pods(cluster: &Cluster) -> Result<Vec<Row>> {
         "POST sent (kubectl proxy) to Running event, p99 of 50",
     ];
     let rows = names.into_iter().zip(&quantiles);
-    Ok(rows.map(|(what, samples)| Row { what, ours: samples.show("ms"), command, ..Row::default() }).collect())
+    Ok(rows
+        .map(|(what, samples)| Row { what: what.into(), ours: samples.show("ms"), command, ..Row::default() })
+        .collect())
 }
 
 fn millis(time: Duration) -> f64 {

@@ -13,6 +13,7 @@ use crate::program::{self, Output, Program};
 const START: Duration = Duration::from_secs(60);
 
 /// Wasmtime's CLI.
+#[derive(Clone)]
 pub struct Wasmtime {
     path: PathBuf,
     /// What `wasmtime --version` says.
@@ -44,12 +45,43 @@ impl Wasmtime {
     /// # Errors
     /// It does not start within a minute.
     pub fn serve(&self, component: &Path) -> Result<Serve> {
+        self.serve_with(component, &[])
+    }
+
+    /// The same with further options.
+    ///
+    /// # Errors
+    /// It does not start within a minute.
+    pub fn serve_with(&self, component: &Path, options: &[&str]) -> Result<Serve> {
         let mut command = Command::new(&self.path);
-        command.args(["serve", "-S", "cli", "--addr", "127.0.0.1:0"]).arg(component).stdout(Stdio::null());
+        command
+            .args(["serve", "-S", "cli", "--addr", "127.0.0.1:0"])
+            .args(options)
+            .arg(component)
+            .stdout(Stdio::null());
         let program = Program::start("wasmtime serve", &mut command, Output::Err)?;
         let (_, address) = program.line(Instant::now() + START, "its address", |line| {
             line.split_once("http://")?.1.trim_end().trim_end_matches('/').parse().ok()
         })?;
         Ok(Serve { program, address })
+    }
+
+    /// Compiles a component, for [`Wasmtime::command`].
+    ///
+    /// # Errors
+    /// It cannot be compiled.
+    pub fn compile(&self, component: &Path, to: &Path) -> Result<()> {
+        program::output(Command::new(&self.path).arg("compile").arg(component).arg("-o").arg(to)).map(drop)
+    }
+
+    /// A command on the host's network, from a compiled component; options and arguments are still to come.
+    pub fn command(&self, dir: Option<&str>, compiled: &Path) -> Command {
+        let mut command = Command::new(&self.path);
+        command.args(["run", "--allow-precompiled", "-S", "inherit-network"]);
+        if let Some(dir) = dir {
+            command.arg("--dir").arg(dir);
+        }
+        command.arg(compiled);
+        command
     }
 }

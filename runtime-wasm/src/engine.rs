@@ -282,7 +282,7 @@ impl Drop for Runtime {
 fn pooled(capacity: &mut Capacity) -> Result<Engine, RuntimeError> {
     let mut instances = capacity.instances;
     loop {
-        match Engine::new(engine_config().allocation_strategy(pool(instances))) {
+        match Engine::new(&pooled_config(instances)) {
             Ok(engine) if instances == capacity.instances => return Ok(engine),
             Ok(engine) => {
                 capacity.why = format!("the machine refuses memory for {}: {}", capacity.instances, capacity.why);
@@ -314,6 +314,13 @@ pub(crate) fn engine_config() -> Config {
         .memory_guard_size(MEMORY_GUARD)
         .max_wasm_stack(MAX_WASM_STACK)
         .async_stack_size(ASYNC_STACK);
+    config
+}
+
+/// wasmtime's configuration in a [`Runtime`] of so many instances: for peers that are measured beside it.
+pub fn pooled_config(instances: u32) -> Config {
+    let mut config = engine_config();
+    config.allocation_strategy(pool(instances));
     config
 }
 

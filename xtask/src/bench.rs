@@ -29,28 +29,38 @@ os.rename(sys.argv[2] + ".partial", sys.argv[2])
 ///
 /// # Errors
 /// The name is unknown, a tool cannot be had, or a part of the benchmark failed (the table says which).
-pub fn run(root: &Path, name: &str) -> Result<()> {
-    let mut options: Vec<(&str, PathBuf)> = vec![("--kubectl", kubectl::ensure(root)?)];
+pub fn run(root: &Path, name: &str, only: Option<&str>, quick: bool) -> Result<()> {
+    let mut options: Vec<(&str, PathBuf)> = Vec::new();
+    let target = target_dir(root);
+    if name != "runtime" {
+        options.push(("--kubectl", kubectl::ensure(root)?));
+        options.push(("--copepod", target.join("release/copepod")));
+    }
     let peer = match name {
         "spine" => {
             options.push(("--component", guests::build(root)?.join("hello.wasm")));
             ("--wasmtime", wasmtime(root))
         }
         "api" => ("--etcd", etcd(root)),
-        other => bail!("no benchmark is called {other}: there are `spine` and `api`"),
+        "runtime" => {
+            options.push(("--guests", guests::build(root)?));
+            ("--wasmtime", wasmtime(root))
+        }
+        other => bail!("no benchmark is called {other}: there are `spine`, `api` and `runtime`"),
     };
     match peer {
         (option, Ok(path)) => options.push((option, path)),
         (_, Err(why)) => cmd::step(&format!("without a peer: {why:#}")),
     }
     cmd::step("building the release binary (several minutes the first time)");
-    let target = target_dir(root);
     let mut cargo = cmd::cargo();
     cargo.args(["build", "--release", "--locked", "--package", "copepod", "--package", "copepod-bench"]);
+    if name == "runtime" {
+        cargo.args(["--bin", "copepod-bench"]);
+    }
     cmd::run(cargo.arg("--target-dir").arg(&target).current_dir(root))?;
     let scratch = target.join(format!("bench/{name}-{}", std::process::id()));
     std::fs::create_dir_all(&scratch)?;
-    options.push(("--copepod", target.join("release/copepod")));
     options.push(("--scratch", scratch.clone()));
     let mut bench = Command::new(target.join("release/copepod-bench"));
     bench.arg(name);
@@ -58,6 +68,12 @@ pub fn run(root: &Path, name: &str) -> Result<()> {
         // A bare name is looked up in PATH.
         let bare = path.components().count() == 1;
         bench.arg(option).arg(if bare { path } else { std::path::absolute(path)? });
+    }
+    if let Some(only) = only {
+        bench.args(["--only", only]);
+    }
+    if quick {
+        bench.arg("--quick");
     }
     let outcome = cmd::run(&mut bench);
     let _ = std::fs::remove_dir_all(&scratch);

@@ -49,8 +49,14 @@ enum Task {
     Foreign,
     /// Measure, side by side with a peer.
     Bench {
-        /// Which benchmark: spine or api.
+        /// Which benchmark: spine, api or runtime.
         name: String,
+        /// Run only the parts whose names contain this (api, runtime).
+        #[arg(long)]
+        only: Option<String>,
+        /// A few iterations of everything (runtime): shows that it works.
+        #[arg(long)]
+        quick: bool,
     },
     /// Feed the decoders, patches, schemas and server-side apply with made-up input; fails at the first crash of each.
     Fuzz {
@@ -72,7 +78,7 @@ fn main() -> Result<()> {
         Task::Guests => guests::build(&root).map(drop),
         Task::Foreign => foreign::run(&root),
         Task::Programs => programs::ensure(&root).map(drop),
-        Task::Bench { name } => bench::run(&root, &name),
+        Task::Bench { name, only, quick } => bench::run(&root, &name, only.as_deref(), quick),
         Task::Fuzz { target, seconds } => fuzz::run(&root, target.as_deref(), seconds),
         Task::GenData => data::generate(&root),
     }
