@@ -12,11 +12,13 @@ mod memory;
 mod process;
 mod program;
 mod report;
+mod scheduler;
 mod spine;
 mod store;
 mod target;
 mod wasmtime;
 mod watch;
+mod workloads;
 
 use std::path::PathBuf;
 
@@ -54,6 +56,14 @@ enum Bench {
         #[arg(long, default_value = "")]
         only: String,
     },
+    /// Controllers and the scheduler.
+    Workloads {
+        #[command(flatten)]
+        tools: Tools,
+        /// Run only the parts whose names contain this.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
 }
 
 /// The programs and files that all benchmarks use.
@@ -74,5 +84,6 @@ fn main() -> Result<()> {
     match Cli::parse().bench {
         Bench::Spine { tools, component, wasmtime } => spine::run(&tools, &component, wasmtime.as_deref()),
         Bench::Api { tools, etcd, only } => api::run(&tools, etcd.as_deref(), &only),
+        Bench::Workloads { tools, only } => workloads::run(&tools, &only),
     }
 }

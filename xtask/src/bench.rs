@@ -29,7 +29,7 @@ os.rename(sys.argv[2] + ".partial", sys.argv[2])
 ///
 /// # Errors
 /// The name is unknown, a tool cannot be had, or a part of the benchmark failed (the table says which).
-pub fn run(root: &Path, name: &str) -> Result<()> {
+pub fn run(root: &Path, name: &str, only: Option<&str>) -> Result<()> {
     let mut options: Vec<(&str, PathBuf)> = vec![("--kubectl", kubectl::ensure(root)?)];
     let peer = match name {
         "spine" => {
@@ -37,7 +37,8 @@ pub fn run(root: &Path, name: &str) -> Result<()> {
             ("--wasmtime", wasmtime(root))
         }
         "api" => ("--etcd", etcd(root)),
-        other => bail!("no benchmark is called {other}: there are `spine` and `api`"),
+        "workloads" => ("", Err(anyhow::anyhow!("it is measured alone"))),
+        other => bail!("no benchmark is called {other}: there are `spine`, `api` and `workloads`"),
     };
     match peer {
         (option, Ok(path)) => options.push((option, path)),
@@ -54,6 +55,9 @@ pub fn run(root: &Path, name: &str) -> Result<()> {
     options.push(("--scratch", scratch.clone()));
     let mut bench = Command::new(target.join("release/copepod-bench"));
     bench.arg(name);
+    if let Some(only) = only {
+        bench.args(["--only", only]);
+    }
     for (option, path) in options {
         // A bare name is looked up in PATH.
         let bare = path.components().count() == 1;

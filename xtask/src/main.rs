@@ -43,8 +43,11 @@ enum Task {
     Guests,
     /// Measure, side by side with a peer.
     Bench {
-        /// Which benchmark: spine or api.
+        /// Which benchmark: spine, api or workloads.
         name: String,
+        /// Run only the parts whose names contain this (api, workloads).
+        #[arg(long)]
+        only: Option<String>,
     },
     /// Feed the decoders, patches, schemas and server-side apply with made-up input; fails at the first crash of each.
     Fuzz {
@@ -64,7 +67,7 @@ fn main() -> Result<()> {
         Task::Demo { check } => demo::run(&root, check),
         Task::Test { args } => test::run(&root, &args),
         Task::Guests => guests::build(&root).map(drop),
-        Task::Bench { name } => bench::run(&root, &name),
+        Task::Bench { name, only } => bench::run(&root, &name, only.as_deref()),
         Task::Fuzz { target, seconds } => fuzz::run(&root, target.as_deref(), seconds),
         Task::GenData => data::generate(&root),
     }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use copepod_api::names::GROUP_MASTERS;
 use copepod_client::{Shared, in_process};
+use copepod_core::scheduler::Profile;
 use copepod_server::api::{ApiConfig, ApiState, router, system_clock};
 use copepod_server::components::Components;
 use copepod_server::controllers::{Config, start};
@@ -70,7 +71,7 @@ impl Cluster {
         for name in ["default", "kube-system", "kube-node-lease"] {
             create::<Namespace>(&Api::all(client.clone()), json!({"metadata": {"name": name}})).await;
         }
-        let config = Config { ca_pem: "THE CA".into(), components, seed: 1 };
+        let config = Config { ca_pem: "THE CA".into(), components, seed: 1, profiles: vec![Profile::default()] };
         let (controllers, _) = start(clients, config, token.clone());
         Self { client, token, _tasks: JoinSet::new(), _controllers: controllers }
     }
