@@ -1,6 +1,6 @@
 //! Nodes by the values of a label, as numbers: what a topology key of spreading or affinity means for each node.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::hash::{BuildHasherDefault, Hasher};
 
 /// A node's place in the snapshot.
@@ -12,6 +12,9 @@ pub(super) const NOWHERE: Domain = u32::MAX;
 
 /// A map with small whole numbers as keys, which need no protection against made-up ones.
 pub(super) type NumberMap<V> = HashMap<u32, V, BuildHasherDefault<Spreader>>;
+
+/// A set of such numbers.
+pub(super) type NumberSet = HashSet<u32, BuildHasherDefault<Spreader>>;
 
 /// Spreads whole numbers by multiplication.
 #[derive(Default)]

@@ -1,7 +1,6 @@
 //! Topology spread constraints of ScheduleAnyway, and those that a controller's pods have by default: fewer siblings in
 //! the node's domains are better.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{MAX, Score, Scorer};
@@ -9,7 +8,7 @@ use crate::scheduler::node_info::NodeInfo;
 use crate::scheduler::pod_info::PodInfo;
 use crate::scheduler::profile::Profile;
 use crate::scheduler::snapshot::Snapshot;
-use crate::scheduler::topology::{NOWHERE, NodeId};
+use crate::scheduler::topology::{NOWHERE, NodeId, NumberSet};
 
 /// The raw score of a node that lacks a label: it becomes 0.
 const IGNORED: i64 = -1;
@@ -41,7 +40,7 @@ fn prepare(pod: &Arc<PodInfo>, snapshot: &mut Snapshot, _: &Profile, nodes: &[No
         let own = [constraint.topology_key.as_str()];
         let tracker = snapshot.spread(pod, constraint, if all_keys { &keys } else { &own });
         let Some(topology) = snapshot.index.topology_of(tracker) else { continue };
-        let domains: HashSet<u32> =
+        let domains: NumberSet =
             nodes.iter().map(|id| snapshot.index.domain(topology, *id)).filter(|d| *d != NOWHERE).collect();
         let weight = (domains.len() as f64 + 2.0).ln();
         constraints.push(Constraint { tracker, max_skew: constraint.max_skew, weight });

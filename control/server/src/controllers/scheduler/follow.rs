@@ -138,9 +138,12 @@ impl Scheduler {
                 if before.is_none() && self.profile(&info).is_some() {
                     state.queue.set(info.clone(), self.now());
                 }
-                // After a restart, room is kept as it was.
+                // What the status says counts when it is first seen and when it changes: after a restart, room is kept as
+                // it was.
                 let nominated = info.nominated_node();
-                if before.is_none() && !nominated.is_empty() && state.snapshot.nomination(info.uid()).is_none() {
+                let said = old.filter(|old| old.metadata.uid == new.metadata.uid);
+                let said = said.and_then(|old| old.status.as_ref()?.nominated_node_name.as_deref()).unwrap_or_default();
+                if before.is_none() && !nominated.is_empty() && nominated != said {
                     state.snapshot.nominate(&info, nominated);
                 }
                 state.snapshot.set_pod(&info);
