@@ -307,7 +307,7 @@ async fn a_pod_that_fits_nowhere_says_why_and_is_placed_when_it_does() {
     cluster.add_node("small", "1Gi").await;
     let pod = json!({"metadata": {"name": "big"}, "spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"memory": "2Gi"}}}]}});
     create::<Pod>(&cluster.api(), pod).await;
-    let why = "0/1 nodes are available: 1 Insufficient memory.";
+    let why = "0/1 nodes are available: 1 Insufficient memory. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
     eventually("the reason", async || {
         let pod = cluster.api::<Pod>().get("big").await.ok()?;
         let condition = pod.status?.conditions?.into_iter().find(|c| c.type_ == "PodScheduled")?;
