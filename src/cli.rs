@@ -104,6 +104,9 @@ pub struct ServerArgs {
     /// Address on which node ports listen [default: all].
     #[arg(long, default_value = "0.0.0.0")]
     pub node_port_address: IpAddr,
+    /// The scheduler's profiles: a KubeSchedulerConfiguration [default: one profile, default-scheduler].
+    #[arg(long, value_name = "FILE")]
+    pub scheduler_config: Option<PathBuf>,
     /// Stop when standard input ends: for a server that is another program's child.
     #[arg(long, hide = true)]
     pub until_stdin_ends: bool,

@@ -11,6 +11,7 @@ use anyhow::{Context, Result, bail};
 use copepod_api::Cidr;
 use copepod_api::image::MAX_BLOB;
 use copepod_api::names::{GROUP_MASTERS, USER_APISERVER, USER_SCHEDULER};
+use copepod_core::scheduler::Profile;
 use copepod_dns::server::{DnsServer, SharedRecords};
 use copepod_server::api::{self, ApiConfig, ApiState};
 use copepod_server::authorization::Trusted;
@@ -33,6 +34,8 @@ use crate::{preflight, shutdown};
 const OWNER_LIMIT: std::time::Duration = std::time::Duration::from_secs(2);
 /// How long the ready line waits for this machine's own node.
 const NODE_LIMIT: std::time::Duration = std::time::Duration::from_secs(30);
+/// The largest scheduler configuration, in bytes.
+const MAX_SCHEDULER_CONFIG: u64 = 1 << 20;
 
 /// The command line, checked.
 struct Plan {
@@ -41,6 +44,7 @@ struct Plan {
     node_ports: std::ops::RangeInclusive<u16>,
     pod_cidr: String,
     node_name: String,
+    profiles: Vec<Profile>,
 }
 
 impl Plan {
@@ -76,8 +80,20 @@ impl Plan {
             node_ports: preflight::port_range(&args.node_port_range)?,
             pod_cidr: node_pods.to_string(),
             node_name,
+            profiles: args.scheduler_config.as_deref().map_or_else(|| Ok(vec![Profile::default()]), profiles)?,
         })
     }
+}
+
+/// The profiles of a scheduler configuration.
+fn profiles(file: &Path) -> Result<Vec<Profile>> {
+    let told = || format!("--scheduler-config {}", file.display());
+    let size = std::fs::metadata(file).with_context(told)?.len();
+    if size > MAX_SCHEDULER_CONFIG {
+        bail!("{}: {size} bytes are more than {MAX_SCHEDULER_CONFIG}", told());
+    }
+    let text = std::fs::read_to_string(file).with_context(told)?;
+    copepod_core::scheduler::profile::read(&text).map_err(|why| anyhow::anyhow!("{}: {why}", told()))
 }
 
 /// Runs the command until SIGTERM or Ctrl-C.
@@ -155,7 +171,12 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
     let bootstrap = bootstrap::keep(client(USER_APISERVER), info).await;
 
     let control = CancellationToken::new();
-    let config = controllers::Config { ca_pem: pki.ca_pem().to_string(), components, seed: rand_seed() };
+    let config = controllers::Config {
+        ca_pem: pki.ca_pem().to_string(),
+        components,
+        seed: rand_seed(),
+        profiles: plan.profiles.clone(),
+    };
     let (mut tasks, views) = controllers::start(client, config, control.clone());
     let pinned = (!args.no_agent && !args.node_port_address.is_unspecified())
         .then(|| names::Pinned { node: plan.node_name.clone(), address: args.node_port_address });

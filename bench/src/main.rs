@@ -13,11 +13,13 @@ mod process;
 mod program;
 mod report;
 mod runtime;
+mod scheduler;
 mod spine;
 mod store;
 mod target;
 mod wasmtime;
 mod watch;
+mod workloads;
 
 use std::path::PathBuf;
 
@@ -60,6 +62,14 @@ enum Bench {
     /// A part of `runtime` that is a process of its own.
     #[command(subcommand, hide = true)]
     Child(runtime::Child),
+    /// Controllers and the scheduler.
+    Workloads {
+        #[command(flatten)]
+        tools: Tools,
+        /// Run only the parts whose names contain this.
+        #[arg(long, default_value = "")]
+        only: String,
+    },
 }
 
 /// The programs and files that all benchmarks use.
@@ -82,5 +92,6 @@ fn main() -> Result<()> {
         Bench::Api { tools, etcd, only } => api::run(&tools, etcd.as_deref(), &only),
         Bench::Runtime(options) => runtime::run(&options),
         Bench::Child(child) => runtime::run_child(&child),
+        Bench::Workloads { tools, only } => workloads::run(&tools, &only),
     }
 }

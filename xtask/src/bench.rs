@@ -46,7 +46,8 @@ pub fn run(root: &Path, name: &str, only: Option<&str>, quick: bool) -> Result<(
             options.push(("--guests", guests::build(root)?));
             ("--wasmtime", wasmtime(root))
         }
-        other => bail!("no benchmark is called {other}: there are `spine`, `api` and `runtime`"),
+        "workloads" => ("", Err(anyhow::anyhow!("it is measured alone"))),
+        other => bail!("no benchmark is called {other}: there are `spine`, `api`, `runtime` and `workloads`"),
     };
     match peer {
         (option, Ok(path)) => options.push((option, path)),

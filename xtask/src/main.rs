@@ -49,9 +49,9 @@ enum Task {
     Foreign,
     /// Measure, side by side with a peer.
     Bench {
-        /// Which benchmark: spine, api or runtime.
+        /// Which benchmark: spine, api, runtime or workloads.
         name: String,
-        /// Run only the parts whose names contain this (api, runtime).
+        /// Run only the parts whose names contain this (api, runtime, workloads).
         #[arg(long)]
         only: Option<String>,
         /// A few iterations of everything (runtime): shows that it works.

@@ -7,6 +7,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use copepod_api::names::GROUP_MASTERS;
 use copepod_client::{Shared, in_process};
+use copepod_core::scheduler::Profile;
 use copepod_server::api::{ApiConfig, ApiState, router, system_clock};
 use copepod_server::components::Components;
 use copepod_server::controllers::{Config, start};
@@ -70,7 +71,7 @@ impl Cluster {
         for name in ["default", "kube-system", "kube-node-lease"] {
             create::<Namespace>(&Api::all(client.clone()), json!({"metadata": {"name": name}})).await;
         }
-        let config = Config { ca_pem: "THE CA".into(), components, seed: 1 };
+        let config = Config { ca_pem: "THE CA".into(), components, seed: 1, profiles: vec![Profile::default()] };
         let (controllers, _) = start(clients, config, token.clone());
         Self { client, token, _tasks: JoinSet::new(), _controllers: controllers }
     }
@@ -306,7 +307,7 @@ async fn a_pod_that_fits_nowhere_says_why_and_is_placed_when_it_does() {
     cluster.add_node("small", "1Gi").await;
     let pod = json!({"metadata": {"name": "big"}, "spec": {"containers": [{"name": "c", "image": "i", "resources": {"requests": {"memory": "2Gi"}}}]}});
     create::<Pod>(&cluster.api(), pod).await;
-    let why = "0/1 nodes are available: 1 Insufficient memory.";
+    let why = "0/1 nodes are available: 1 Insufficient memory. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.";
     eventually("the reason", async || {
         let pod = cluster.api::<Pod>().get("big").await.ok()?;
         let condition = pod.status?.conditions?.into_iter().find(|c| c.type_ == "PodScheduled")?;

@@ -174,6 +174,11 @@ impl LabelSelector {
         Ok(Self::of(requirements))
     }
 
+    /// Demands one thing more.
+    pub fn require(&mut self, requirement: Requirement) {
+        self.requirements.push(requirement);
+    }
+
     /// Whether an object's labels meet every requirement.
     pub fn matches(&self, labels: &BTreeMap<String, String>) -> bool {
         !self.nothing && self.requirements.iter().all(|r| r.matches(labels))

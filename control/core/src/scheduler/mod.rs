@@ -1,64 +1,38 @@
 //! The scheduler: where a pod goes, purely. [`Snapshot`] is the cluster as the scheduler sees it, bindings under way
-//! included; [`schedule`] filters its nodes, scores the rest, and says why none fits.
+//! included; [`schedule`] filters its nodes, scores the rest, and says why none fits and who might make room;
+//! [`Queue`] says which pod is next, and which [`Change`] is worth another try of those that wait.
 //! Source: <https://kubernetes.io/docs/concepts/scheduling-eviction/>.
+//!
+//! What a decision costs: sampling (`Profile::enough`) bounds the nodes that are scored, and counts by topology are kept
+//! change by change (`index`), so that neither grows with the number of pods.
 
-mod filter;
-mod score;
+mod change;
+mod cycle;
+mod filters;
+mod index;
+mod node_info;
+mod node_terms;
+mod pod_info;
+mod preemption;
+pub mod profile;
+mod query;
+mod queue;
+mod request;
+mod scores;
 mod snapshot;
+mod topology;
+pub mod volumes;
+pub mod writes;
 
-use std::collections::BTreeMap;
-
-use k8s_openapi::api::core::v1::Pod;
-
-pub use snapshot::{NodeInfo, Request, Snapshot};
-
-/// What the scheduler decided about a pod.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Decision {
-    /// Bind it to this node.
-    Bind(String),
-    /// No node takes it; the message in upstream's words.
-    Unschedulable(String),
-}
-
-/// Decides where a pod goes. Among nodes of equal score the choice goes round with `turn`.
-pub fn schedule(pod: &Pod, snapshot: &Snapshot, turn: usize) -> Decision {
-    let needs = filter::Needs::of(pod);
-    let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
-    let mut best: Option<i64> = None;
-    let mut choice: Vec<&str> = Vec::new();
-    for (name, node) in snapshot.nodes() {
-        let refusals = needs.refusals(node);
-        if !refusals.is_empty() {
-            for refusal in refusals {
-                *reasons.entry(refusal).or_default() += 1;
-            }
-            continue;
-        }
-        let score = score::score(&needs, node);
-        if best.is_none_or(|b| score > b) {
-            best = Some(score);
-            choice.clear();
-        }
-        if best == Some(score) {
-            choice.push(name);
-        }
-    }
-    match choice.get(turn.checked_rem(choice.len()).unwrap_or(0)) {
-        Some(name) => Decision::Bind((*name).to_string()),
-        None => Decision::Unschedulable(explain(snapshot.len(), &reasons)),
-    }
-}
-
-/// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable.`
-fn explain(nodes: usize, reasons: &BTreeMap<String, usize>) -> String {
-    if nodes == 0 {
-        return "no nodes available to schedule pods".into();
-    }
-    let mut parts: Vec<String> = reasons.iter().map(|(reason, count)| format!("{count} {reason}")).collect();
-    parts.sort();
-    format!("0/{nodes} nodes are available: {}.", parts.join(", "))
-}
+pub use change::Change;
+pub use cycle::{Cursor, Decision, Failure, RefusedBy, schedule};
+pub use node_info::NodeInfo;
+pub use pod_info::PodInfo;
+pub use preemption::{DISRUPTION_TARGET, Preemption};
+pub use profile::Profile;
+pub use queue::{Next, Queue};
+pub use request::Request;
+pub use snapshot::Snapshot;
 
 #[cfg(test)]
-mod tests;
+pub(in crate::scheduler) mod tests;

@@ -72,6 +72,8 @@ fn bound(mut pod: Value, node: &str, binding: &Value, now: &str) -> Value {
     let fields = as_map(&mut pod);
     child_mut(fields, "spec").insert("nodeName".into(), node.into());
     let status = child_mut(fields, "status");
+    // It has its room.
+    status.remove("nominatedNodeName");
     let scheduled = json!({"type": "PodScheduled", "status": "True", "lastProbeTime": null, "lastTransitionTime": now});
     let conditions = status.entry("conditions").or_insert_with(|| json!([]));
     if let Some(list) = conditions.as_array_mut() {

@@ -9,8 +9,10 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
 use kube::runtime::watcher::Config;
@@ -75,6 +77,10 @@ caches! {
     root_cas: ConfigMap, "configmaps", |client| (Api::all(client), Config::default().fields(&format!("metadata.name={ROOT_CA}")));
     quotas: ResourceQuota, "resourcequotas", all;
     budgets: PodDisruptionBudget, "poddisruptionbudgets", all;
+    claims: PersistentVolumeClaim, "persistentvolumeclaims", all;
+    volumes: PersistentVolume, "persistentvolumes", all;
+    storage_classes: StorageClass, "storageclasses", all;
+    csi_nodes: CSINode, "csinodes", all;
 }
 
 /// All objects of a kind.

@@ -23,6 +23,7 @@ mod service_account;
 use std::sync::Arc;
 
 use copepod_api::names::{USER_CONTROLLER_MANAGER, USER_SCHEDULER, controller_user};
+use copepod_core::scheduler::Profile;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -37,8 +38,10 @@ pub struct Config {
     pub ca_pem: String,
     /// Where the controllers and the scheduler are noted as running.
     pub components: Arc<Components>,
-    /// Seed of back-off jitter and of the scheduler's choice among equal nodes.
+    /// Seed of back-off jitter.
     pub seed: u64,
+    /// The scheduler's profiles.
+    pub profiles: Vec<Profile>,
 }
 
 /// Shared reflectors that others in this process read too: DNS builds its records from them.
@@ -95,7 +98,7 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
         discovery,
     ));
     running.push(event_ttl::run(context("ttl-controller", &named("ttl-controller"))));
-    let scheduler = scheduler::run(context("default-scheduler", USER_SCHEDULER));
+    let scheduler = scheduler::run(context("default-scheduler", USER_SCHEDULER), config.profiles.clone());
     tasks.spawn(config.components.noted(SCHEDULER, scheduler));
     for task in running {
         tasks.spawn(config.components.noted(CONTROLLER_MANAGER, task));

@@ -1,221 +1,293 @@
-//! Drives the scheduler: keeps its snapshot, decides pod by pod, binds in parallel.
+//! Drives the scheduler: decides pod by pod, and binds in parallel while the next are decided.
 
-use std::collections::HashSet;
+mod follow;
+
+use std::collections::HashMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
+use copepod_client::Key;
 use copepod_client::events::Severity;
-use copepod_client::{Key, Outcome, Settings, WorkQueue};
-use copepod_core::controllers::{Action, Plan, meta, pod};
-use copepod_core::scheduler::{Decision, Snapshot, schedule};
+use copepod_core::controllers::Plan;
+use copepod_core::scheduler::volumes::ClaimStep;
+use copepod_core::scheduler::writes::{self, SCHEDULER_ERROR, UNSCHEDULABLE};
+use copepod_core::scheduler::{Change, Cursor, Decision, Failure, Next, PodInfo, Profile, Queue, Snapshot, schedule};
 use http::Method;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::context::{Context, Running, about, now};
 use super::executor::{MAX_PARALLEL, explain};
 
-/// Pods name this scheduler, or none.
-const NAME: &str = "default-scheduler";
-/// The longest wait before a pod that fits nowhere is tried again though nothing changed.
-const LONGEST_WAIT: Duration = Duration::from_secs(60);
-/// Changes of nodes and pods within this time wake the waiting pods once.
-const GATHER: Duration = Duration::from_millis(20);
-
 #[derive(Default)]
 struct State {
     snapshot: Snapshot,
-    turn: usize,
-    /// Pods that fit nowhere when last tried.
-    waiting: HashSet<Key>,
+    queue: Queue,
+    cursor: Cursor,
 }
 
 struct Scheduler {
     context: Context,
+    profiles: Vec<Profile>,
     state: Mutex<State>,
-    queue: WorkQueue<Key>,
-    room: Notify,
+    /// The queue changed.
+    wake: Notify,
+    /// From which the queue counts time.
+    start: Instant,
 }
 
-/// Runs the scheduler.
-pub(super) fn run(context: Context) -> Running {
-    let queue =
-        WorkQueue::new(Settings { base: Duration::from_secs(1), cap: LONGEST_WAIT, min_interval: GATHER, seed: 0 });
-    let scheduler = Arc::new(Scheduler { context, state: Mutex::default(), queue, room: Notify::new() });
-    let caches = scheduler.context.caches.clone();
-    let s = scheduler.clone();
-    caches.nodes.on_change(move |change| {
-        let mut state = s.state.lock();
-        match (&change.old, &change.new) {
-            (_, Some(node)) => state.snapshot.set_node(node.clone()),
-            (Some(old), None) => state.snapshot.remove_node(meta::text(&old.metadata.name)),
-            (None, None) => {}
-        }
-        s.room.notify_one();
-    });
-    let s = scheduler.clone();
-    caches.pods.on_change(move |change| s.pod_changed(change.old.as_deref(), change.new.as_deref()));
+/// Runs the scheduler under the names of its profiles; pods that ask for another are left alone.
+pub(super) fn run(context: Context, profiles: Vec<Profile>) -> Running {
+    let scheduler =
+        Arc::new(Scheduler { context, profiles, state: Mutex::default(), wake: Notify::new(), start: Instant::now() });
+    scheduler.follow();
     Box::pin(async move {
         let token = scheduler.context.token.clone();
         tokio::select! {
             () = token.cancelled() => return,
-            () = caches.ready() => {}
+            () = scheduler.context.caches.ready() => {}
         }
-        let s = scheduler.clone();
-        let work = scheduler.queue.clone().run(MAX_PARALLEL, token.clone(), move |key| {
-            let s = s.clone();
-            async move { s.place(&key).await }
-        });
         tokio::select! {
-            () = work => {}
-            () = scheduler.wake_waiting() => {}
+            () = token.cancelled() => {}
+            () = scheduler.work() => {}
         }
     })
 }
 
-/// Whether the pod is ours to place.
-fn unplaced(pod: &Pod) -> bool {
-    let Some(spec) = &pod.spec else { return false };
-    pod::node_name(pod).is_empty()
-        && pod::active(pod)
-        && spec.scheduler_name.as_deref().is_none_or(|name| name.is_empty() || name == NAME)
-        && spec.scheduling_gates.as_ref().is_none_or(Vec::is_empty)
-}
-
 impl Scheduler {
-    fn pod_changed(&self, old: Option<&Pod>, new: Option<&Pod>) {
-        let mut state = self.state.lock();
-        match (old, new) {
-            (_, Some(pod)) => {
-                state.snapshot.set_pod(pod);
-                if unplaced(pod) {
-                    // Our own write of why it waits is no reason to try again.
-                    if old.is_none_or(|old| old.spec != pod.spec || old.metadata.labels != pod.metadata.labels) {
-                        self.queue.add(Key::of(pod));
-                    }
-                } else {
-                    state.waiting.remove(&Key::of(pod));
-                }
-                if pod::terminal(pod) {
-                    self.room.notify_one();
-                }
-            }
-            (Some(old), None) => {
-                state.snapshot.forget_pod(meta::text(&old.metadata.uid));
-                state.waiting.remove(&Key::of(old));
-                self.room.notify_one();
-            }
-            (None, None) => {}
-        }
+    fn now(&self) -> Duration {
+        self.start.elapsed()
     }
 
-    /// Tries waiting pods again when something may have made room.
-    async fn wake_waiting(&self) {
+    async fn work(self: &Arc<Self>) {
+        let room = Arc::new(Semaphore::new(MAX_PARALLEL));
+        let mut tasks = JoinSet::new();
+        let mut pods: HashMap<tokio::task::Id, String> = HashMap::new();
         loop {
-            self.room.notified().await;
-            tokio::time::sleep(GATHER).await;
-            let waiting: Vec<Key> = self.state.lock().waiting.iter().cloned().collect();
-            waiting.into_iter().for_each(|key| self.queue.add(key));
+            while let Some(ended) = tasks.try_join_next_with_id() {
+                let id = ended.as_ref().map_or_else(tokio::task::JoinError::id, |(id, ())| *id);
+                if let (Some(uid), Err(error)) = (pods.remove(&id), ended) {
+                    tracing::error!(%error, "a pod's placing ended abnormally");
+                    self.try_again(&uid);
+                }
+            }
+            let Ok(permit) = room.clone().acquire_owned().await else { return };
+            let (next, due) = {
+                let mut state = self.state.lock();
+                (state.queue.pop(self.now()), state.queue.due())
+            };
+            let Some(next) = next else {
+                drop(permit);
+                tokio::select! {
+                    () = self.wake.notified() => {}
+                    Some(()) = sleep_until(due.map(|due| self.start + due)) => {}
+                    // What ended is looked at above.
+                    () = tasks_end(&mut tasks, &mut pods, self) => {}
+                }
+                continue;
+            };
+            let uid = next.pod.uid().to_string();
+            let decided = catch_unwind(AssertUnwindSafe(|| self.decide(&next)));
+            let Ok(decision) = decided else {
+                tracing::error!(pod = next.pod.name(), "a decision ended abnormally");
+                self.try_again(&uid);
+                continue;
+            };
+            let scheduler = self.clone();
+            let task = tasks.spawn(async move {
+                scheduler.carry_out(&next.pod, decision).await;
+                drop(permit);
+            });
+            pods.insert(task.id(), uid);
+            tokio::task::yield_now().await;
         }
     }
 
-    async fn place(&self, key: &Key) -> Outcome {
-        let Some(pod) = self.context.caches.pods.get(key).filter(|p| unplaced(p)) else { return Outcome::Done };
-        let uid = meta::text(&pod.metadata.uid);
-        let decision = {
-            let mut state = self.state.lock();
-            if state.snapshot.is_placed(uid) {
-                return Outcome::Done;
+    fn profile(&self, pod: &PodInfo) -> Option<&Profile> {
+        self.profiles.iter().find(|p| p.name == pod.scheduler_name())
+    }
+
+    /// Decides, and takes the decision into the snapshot and the queue at once.
+    fn decide(&self, next: &Next) -> Option<Decision> {
+        let pod = &next.pod;
+        let profile = self.profile(pod)?;
+        let mut state = self.state.lock();
+        let State { snapshot, queue, cursor } = &mut *state;
+        if snapshot.is_placed(pod.uid()) {
+            queue.remove(pod.uid());
+            return None;
+        }
+        let decision = schedule(pod, snapshot, profile, cursor);
+        match &decision {
+            Decision::Bind(node) => snapshot.assume(pod, node),
+            Decision::BindClaims { node, .. } => {
+                snapshot.nominate(pod, node);
+                queue.unschedulable(pod.uid(), Snapshot::claims_refused(), self.now());
             }
-            state.turn = state.turn.wrapping_add(1);
-            let decision = schedule(&pod, &state.snapshot, state.turn);
-            match &decision {
-                Decision::Bind(node) => {
-                    state.snapshot.assume(&pod, node);
-                    state.waiting.remove(key);
-                }
-                Decision::Unschedulable(_) => {
-                    state.waiting.insert(key.clone());
+            Decision::Unschedulable(failure) => {
+                queue.unschedulable(pod.uid(), failure.refused_by, self.now());
+                match &failure.preemption {
+                    Some(preemption) => {
+                        for other in &preemption.withdrawn {
+                            snapshot.withdraw(other.uid());
+                            queue.failed(other.uid(), self.now());
+                        }
+                        snapshot.nominate(pod, &preemption.node);
+                    }
+                    None if failure.waits_for_room => {}
+                    None => {
+                        if let Some(node) = snapshot.withdraw(pod.uid()) {
+                            self.tell(&mut state, &Change::PodGone { pod: pod.clone(), node });
+                        }
+                    }
                 }
             }
-            decision
-        };
+        }
+        Some(decision)
+    }
+
+    async fn carry_out(&self, pod: &Arc<PodInfo>, decision: Option<Decision>) {
         match decision {
-            Decision::Bind(node) => self.bind(&pod, &node).await,
-            Decision::Unschedulable(why) => {
-                self.explain(&pod, &why).await;
-                Outcome::Retry
-            }
+            None => {}
+            Some(Decision::Bind(node)) => self.bind(pod, &node).await,
+            Some(Decision::BindClaims { node, steps }) => self.bind_claims(pod, &node, &steps).await,
+            Some(Decision::Unschedulable(failure)) => self.explain(pod, &failure).await,
         }
     }
 
-    async fn bind(&self, pod: &Pod, node: &str) -> Outcome {
-        let (namespace, name) = (meta::text(&pod.metadata.namespace), meta::text(&pod.metadata.name));
+    async fn bind(&self, pod: &Arc<PodInfo>, node: &str) {
+        let (namespace, name) = (pod.namespace(), pod.name());
         let path = format!("/api/v1/namespaces/{namespace}/pods/{name}/binding");
         let binding = json!({
             "apiVersion": "v1", "kind": "Binding",
-            "metadata": {"name": name, "namespace": namespace, "uid": pod.metadata.uid},
+            "metadata": {"name": name, "namespace": namespace, "uid": pod.uid()},
             "target": {"apiVersion": "v1", "kind": "Node", "name": node},
         });
-        let event = |severity, reason, message: String| {
-            self.context.recorder.event(about("v1", "Pod", &pod.metadata), severity, reason, &message);
-        };
-        match self.context.executor.send::<Value>(Method::POST, &path, &binding).await {
+        let error = match self.context.executor.send::<Value>(Method::POST, &path, &binding).await {
             Ok(_) => {
-                event(Severity::Normal, "Scheduled", format!("Successfully assigned {namespace}/{name} to {node}"));
-                Outcome::Done
+                self.event(
+                    pod,
+                    Severity::Normal,
+                    "Scheduled",
+                    &format!("Successfully assigned {namespace}/{name} to {node}"),
+                );
+                return;
             }
-            Err(error) => {
-                {
-                    let mut state = self.state.lock();
-                    state.snapshot.forget_pod(meta::text(&pod.metadata.uid));
-                    // Someone else may have bound it.
-                    if let Some(now) = self.context.caches.pods.get(&Key::of(pod)) {
-                        state.snapshot.set_pod(&now);
-                    }
-                }
-                self.room.notify_one();
-                match &error {
-                    kube::Error::Api(status) if status.code == 404 => Outcome::Done,
-                    kube::Error::Api(status) if status.code == 409 => Outcome::Retry,
-                    _ => {
-                        event(Severity::Warning, "FailedScheduling", format!("binding rejected: {}", explain(&error)));
-                        Outcome::Retry
-                    }
-                }
+            Err(error) => error,
+        };
+        {
+            let mut state = self.state.lock();
+            let gone = state.snapshot.forget_pod(pod.uid());
+            // Someone else may have bound it.
+            if let Some(now) = self.context.caches.pods.get(&Key::new(namespace, name))
+                && now.metadata.uid.as_deref() == Some(pod.uid())
+            {
+                state.snapshot.set_pod(&PodInfo::of(now));
             }
+            if let Some(node) = gone {
+                self.tell(&mut state, &Change::PodGone { pod: pod.clone(), node });
+            }
+            state.queue.failed(pod.uid(), self.now());
+        }
+        self.wake.notify_one();
+        // A pod that is gone, going or bound already comes back as a change, if at all.
+        let expected = matches!(&error, kube::Error::Api(status) if matches!(status.code, 404 | 409));
+        if !expected {
+            let why = format!("binding rejected: {}", explain(&error));
+            self.event(pod, Severity::Warning, "FailedScheduling", &why);
+            self.say(pod, SCHEDULER_ERROR, &why, Some("")).await;
         }
     }
 
-    /// Says in the pod's status and in an event why it waits.
-    async fn explain(&self, pod: &Pod, why: &str) {
-        let subject = about("v1", "Pod", &pod.metadata);
-        self.context.recorder.event(subject.clone(), Severity::Warning, "FailedScheduling", why);
-        let plan = Plan { status: unschedulable(pod, why), ..Plan::nothing("unschedulable") };
-        self.context.apply(&plan, &subject, "").await;
+    /// Writes what lets the pod's claims be bound; their change wakes the pod.
+    async fn bind_claims(&self, pod: &Arc<PodInfo>, node: &str, steps: &[ClaimStep]) {
+        let uid_of =
+            |claim: &str| self.context.caches.claims.get(&Key::new(pod.namespace(), claim))?.metadata.uid.clone();
+        let why = format!("its claims are to be bound for {node}");
+        let plan = Plan { actions: writes::claims(pod, uid_of, steps), ..Plan::nothing(why) };
+        if self.apply(&plan, pod).await.is_err() {
+            self.try_again(pod.uid());
+        }
+    }
+
+    /// Says why a pod waits, and ends those that go for it.
+    async fn explain(&self, pod: &Arc<PodInfo>, failure: &Failure) {
+        self.event(pod, Severity::Warning, "FailedScheduling", &failure.message);
+        let Some(preemption) = &failure.preemption else {
+            let nominated = if failure.waits_for_room { None } else { Some("") };
+            self.say(pod, UNSCHEDULABLE, &failure.message, nominated).await;
+            return;
+        };
+        let mut plan = Plan::nothing(format!("room is made on {}", preemption.node));
+        let name = pod.scheduler_name();
+        plan.actions.extend(preemption.withdrawn.iter().filter_map(|other| writes::not_nominated(&other.pod)));
+        plan.status = writes::unplaced(&pod.pod, UNSCHEDULABLE, &failure.message, Some(&preemption.node), now());
+        let mut failed = self.apply(&plan, pod).await.is_err();
+        for victim in &preemption.victims {
+            // A victim's status and its deletion follow one another.
+            let mut plan = Plan::nothing(format!("it goes for {}", pod.name()));
+            plan.actions = writes::end(victim, name, now());
+            failed |= self.apply(&plan, victim).await.is_err();
+            let message = format!("Preempted by pod {} on node {}", pod.uid(), preemption.node);
+            self.event(victim, Severity::Normal, "Preempted", &message);
+        }
+        if failed {
+            self.try_again(pod.uid());
+        }
+    }
+
+    async fn say(&self, pod: &PodInfo, reason: &str, why: &str, nominated: Option<&str>) {
+        let status = writes::unplaced(&pod.pod, reason, why, nominated, now());
+        let plan = Plan { status, ..Plan::nothing(reason) };
+        // Should the write fail, the next try says it.
+        let _ = self.apply(&plan, pod).await;
+    }
+
+    async fn apply(&self, plan: &Plan, pod: &PodInfo) -> Result<(), ()> {
+        match self.context.apply(plan, &about("v1", "Pod", &pod.pod.metadata), "").await {
+            (_, _, None) => Ok(()),
+            (_, _, Some(_)) => Err(()),
+        }
+    }
+
+    fn try_again(&self, uid: &str) {
+        self.state.lock().queue.failed(uid, self.now());
+        self.wake.notify_one();
+    }
+
+    fn event(&self, pod: &PodInfo, severity: Severity, reason: &str, message: &str) {
+        self.context.recorder.event(about("v1", "Pod", &pod.pod.metadata), severity, reason, message);
     }
 }
 
-/// The status write that says why a pod waits; `None` if it says so already.
-fn unschedulable(pod: &Pod, why: &str) -> Option<Action> {
-    let standing = pod::condition(pod, "PodScheduled");
-    if standing.is_some_and(|c| c.status == "False" && c.message.as_deref() == Some(why)) {
-        return None;
+/// Sleeps until then; for ever, without a moment.
+async fn sleep_until(at: Option<Instant>) -> Option<()> {
+    match at {
+        Some(at) => tokio::time::sleep_until(at).await,
+        None => std::future::pending().await,
     }
-    let since = standing.filter(|c| c.status == "False").and_then(|c| c.last_transition_time.clone());
-    let mut status = pod.status.clone().unwrap_or_default();
-    let conditions = status.conditions.get_or_insert_default();
-    conditions.retain(|c| c.type_ != "PodScheduled");
-    conditions.push(PodCondition {
-        type_: "PodScheduled".into(),
-        status: "False".into(),
-        reason: Some("Unschedulable".into()),
-        message: Some(why.into()),
-        last_transition_time: since.or_else(|| Some(Time(now()))),
-        ..PodCondition::default()
-    });
-    meta::status_patch(meta::pods(), &pod.metadata, pod.status.as_ref(), &status)
+    Some(())
+}
+
+/// Waits until a task has ended abnormally; those that ended well are forgotten.
+async fn tasks_end(tasks: &mut JoinSet<()>, pods: &mut HashMap<tokio::task::Id, String>, scheduler: &Scheduler) {
+    while let Some(ended) = tasks.join_next_with_id().await {
+        match ended {
+            Ok((id, ())) => {
+                pods.remove(&id);
+            }
+            Err(error) => {
+                tracing::error!(%error, "a pod's placing ended abnormally");
+                if let Some(uid) = pods.remove(&error.id()) {
+                    scheduler.try_again(&uid);
+                }
+                return;
+            }
+        }
+    }
+    std::future::pending().await
 }

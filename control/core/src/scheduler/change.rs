@@ -1,0 +1,47 @@
+//! What happened in the cluster, as far as it may help pods that wait.
+
+use std::sync::Arc;
+
+use super::node_info::NodeInfo;
+use super::pod_info::PodInfo;
+use super::snapshot::Snapshot;
+
+/// A change that was taken into the snapshot already.
+#[derive(Debug, Clone)]
+pub enum Change {
+    /// A node is new, or gives, is labelled or is tainted otherwise than before.
+    Node(String),
+    /// A node is gone.
+    NodeGone,
+    /// A pod is on a node, or its labels changed there.
+    PodPlaced(Arc<PodInfo>),
+    /// A pod is no longer on a node, or no room is kept for it there any more.
+    PodGone {
+        /// The pod.
+        pod: Arc<PodInfo>,
+        /// The node.
+        node: String,
+    },
+    /// A claim, a volume, a storage class or a node's drivers changed.
+    Volume,
+    /// A namespace's labels changed.
+    Namespace,
+}
+
+impl Change {
+    /// The node that changed.
+    pub(super) fn node<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a NodeInfo> {
+        match self {
+            Self::Node(name) => snapshot.node(name),
+            _ => None,
+        }
+    }
+
+    /// The node that may have more room than before.
+    pub(super) fn roomier<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a NodeInfo> {
+        match self {
+            Self::Node(name) | Self::PodGone { node: name, .. } => snapshot.node(name),
+            _ => None,
+        }
+    }
+}

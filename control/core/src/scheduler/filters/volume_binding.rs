@@ -1,0 +1,84 @@
+//! A pod's claims are bound to volumes that the node reaches, or can be bound to such.
+
+use std::sync::Arc;
+
+use super::{Check, Filter, Prepared, Refusal};
+use crate::controllers::meta;
+use crate::scheduler::change::Change;
+use crate::scheduler::node_info::NodeInfo;
+use crate::scheduler::pod_info::PodInfo;
+use crate::scheduler::snapshot::Snapshot;
+use crate::scheduler::volumes::{ClaimStep, SELECTED_NODE, Standing, makes_for, reaches};
+
+const UNREACHED: &str = "node(s) didn't match PersistentVolume's node affinity";
+const NONE_TO_BIND: &str = "node(s) didn't find available persistent volumes to bind";
+const LOST: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
+
+pub(super) const FILTER: Filter = Filter { name: "VolumeBinding", prepare, helped_by };
+
+struct Bindable(Arc<PodInfo>);
+
+fn prepare(pod: &Arc<PodInfo>, snapshot: &mut Snapshot) -> Prepared {
+    if pod.claims.is_empty() {
+        return Prepared::Skip;
+    }
+    for name in &pod.claims {
+        match snapshot.volumes.standing(pod.namespace(), name) {
+            Standing::Missing => return Prepared::Never(format!("persistentvolumeclaim {name:?} not found")),
+            Standing::Deleting => return Prepared::Never(format!("persistentvolumeclaim {name:?} is being deleted")),
+            Standing::Immediate => return Prepared::Never("pod has unbound immediate PersistentVolumeClaims".into()),
+            Standing::Lost | Standing::Bound(_) | Standing::Waits(..) => {}
+        }
+    }
+    Prepared::Check(Box::new(Bindable(pod.clone())))
+}
+
+impl Check for Bindable {
+    fn check(&self, snapshot: &Snapshot, node: &NodeInfo) -> Result<(), Refusal> {
+        steps(&self.0, snapshot, node).map(drop)
+    }
+}
+
+/// What must be written so that the pod's claims come to be bound for the node; nothing if they are bound.
+pub(in crate::scheduler) fn steps(
+    pod: &PodInfo,
+    snapshot: &Snapshot,
+    node: &NodeInfo,
+) -> Result<Vec<ClaimStep>, Refusal> {
+    let mut steps = Vec::new();
+    let mut taken: Vec<String> = Vec::new();
+    for name in &pod.claims {
+        match snapshot.volumes.standing(pod.namespace(), name) {
+            Standing::Bound(volume) if reaches(volume, node) => {}
+            Standing::Bound(_) => return Err(Refusal::lasting(UNREACHED)),
+            Standing::Waits(claim, class) => {
+                let selected = claim.metadata.annotations.as_ref().and_then(|a| a.get(SELECTED_NODE));
+                if let Some(volume) = snapshot.volumes.find(claim, node, &taken) {
+                    let volume_name = meta::text(&volume.metadata.name).to_string();
+                    let kept = volume.spec.as_ref().is_some_and(|s| s.claim_ref.is_some());
+                    steps.push(if kept {
+                        ClaimStep::Await { claim: name.clone() }
+                    } else {
+                        ClaimStep::Reserve { claim: name.clone(), volume: volume_name.clone() }
+                    });
+                    taken.push(volume_name);
+                } else if !makes_for(class, node) {
+                    return Err(Refusal::lasting(NONE_TO_BIND));
+                } else if selected.is_some_and(|s| *s == node.name) {
+                    steps.push(ClaimStep::Await { claim: name.clone() });
+                } else {
+                    steps.push(ClaimStep::Provision { claim: name.clone(), node: node.name.clone() });
+                }
+            }
+            Standing::Lost => return Err(Refusal::lasting(LOST)),
+            Standing::Missing | Standing::Deleting | Standing::Immediate => {
+                return Err(Refusal::lasting(NONE_TO_BIND));
+            }
+        }
+    }
+    Ok(steps)
+}
+
+fn helped_by(_: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
+    matches!(change, Change::Volume) || change.node(snapshot).is_some()
+}

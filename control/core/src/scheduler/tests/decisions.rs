@@ -1,0 +1,269 @@
+//! Decisions as a whole: messages, sampling, assumptions, nominations, profiles.
+
+use std::collections::BTreeMap;
+
+use super::super::profile::{self, Strategy};
+use super::super::volumes::SELECTED_NODE;
+use super::super::writes;
+use super::*;
+use crate::controllers::testing::now;
+
+#[test]
+fn messages_are_upstreams() {
+    let three = "[{name: a, spec: {taints: [{key: k, value: v, effect: NoSchedule}]}}, {name: b, spec: {taints: [{key: k, value: v, effect: NoExecute}]}}, {name: c}]";
+    // (nodes, placed, pod, message)
+    let cases = [
+        ("[]", "[]", "{}", "no nodes available to schedule pods"),
+        (
+            three,
+            "[]",
+            "{cpu: 3}",
+            "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {k: v}. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
+        ),
+        (
+            three,
+            "[{name: x, cpu: 1, nodeName: c}]",
+            "{cpu: 2}",
+            "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {k: v}. preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling.",
+        ),
+        (
+            "[{name: a}]",
+            "[{name: x, cpu: 1, nodeName: a}]",
+            "{cpu: 2, priority: 5, preemptionPolicy: Never}",
+            "0/1 nodes are available: 1 Insufficient cpu. preemption: not eligible due to preemptionPolicy=Never.",
+        ),
+        (
+            "[{name: a}]",
+            "[]",
+            "{containers: [{name: c, resources: {requests: {cpu: 3, memory: 2Gi, gpu: 1}}}]}",
+            "0/1 nodes are available: 1 Insufficient cpu, 1 Insufficient gpu, 1 Insufficient memory. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.",
+        ),
+        (
+            "[{name: a}]",
+            "[]",
+            "{volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]}",
+            "0/1 nodes are available: persistentvolumeclaim \"data\" not found. preemption: 0/1 nodes are available: 1 Preemption is not helpful for scheduling.",
+        ),
+        (
+            "[{name: a}, {name: b}]",
+            "[]",
+            "{affinity: {nodeAffinity: {requiredDuringSchedulingIgnoredDuringExecution: {nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [gone]}]}]}}}}",
+            "0/2 nodes are available: 2 node(s) didn't match Pod's node affinity/selector. preemption: 0/2 nodes are available: 2 Preemption is not helpful for scheduling.",
+        ),
+    ];
+    for (nodes, placed, pod, message) in cases {
+        assert_eq!(World::of(nodes).with(placed).message(pod), message);
+    }
+}
+
+#[test]
+fn assumed_pods_count_until_forgotten() {
+    let mut world = World::of("[{name: 'n'}]");
+    let (a, b) = (pod_of("{name: a, cpu: 1500m}"), pod_of("{name: b, cpu: 1500m}"));
+    assert_eq!(world.put(&a).unwrap(), "n");
+    world.snapshot.set_pod(&a);
+    assert!(world.decide(&b).is_err(), "an event from before the binding changes nothing");
+    let bound = |status: &str| pod_of(&format!("{{name: a, cpu: 1500m, nodeName: 'n', status: {{phase: {status}}}}}"));
+    world.snapshot.set_pod(&bound("Running"));
+    assert!(world.decide(&b).is_err(), "and the binding's own counts once");
+    world.snapshot.set_pod(&bound("Succeeded"));
+    assert!(world.decide(&b).is_ok(), "ended pods use nothing");
+    for name in ["x", "y", "z"] {
+        world.snapshot.assume(&pod_of(&format!("{{name: '{name}'}}")), "n");
+    }
+    assert!(world.message("{}").starts_with("0/1 nodes are available: 1 Too many pods."));
+    world.snapshot.remove_node("n");
+    assert_eq!(world.message("{}"), "no nodes available to schedule pods");
+    world.snapshot.set_node(node(json!({"name": "n"})));
+    assert!(world.message("{}").contains("Too many pods"), "its pods stayed known");
+}
+
+#[test]
+fn siblings_are_spread_and_ties_go_round() {
+    let mut world = World::of("[{name: a}, {name: b}, {name: c}]");
+    let picks: Vec<String> = (0..4).map(|_| world.decide(&pod_of("{}")).unwrap()).collect();
+    assert_eq!(picks, ["a", "b", "c", "a"]);
+    let labelled = |n: &str| format!("{{name: {n}, labels: {{kubernetes.io/hostname: {n}}}}}");
+    let mut world = World::of(&format!("[{}, {}, {}]", labelled("a"), labelled("b"), labelled("c")));
+    let mut counts = BTreeMap::new();
+    for n in 0..6 {
+        let node = world.put(&pod_of(&format!("{{name: p{n}, owner: rs}}"))).unwrap();
+        *counts.entry(node).or_insert(0) += 1;
+    }
+    assert_eq!(counts.into_values().collect::<Vec<_>>(), [2, 2, 2]);
+}
+
+#[test]
+fn large_clusters_are_sampled_in_turn() {
+    let nodes: Vec<String> = (0..1000).map(|n| format!("{{name: n{n:04}}}")).collect();
+    let mut world = World::of(&format!("[{}]", nodes.join(",")));
+    assert_eq!(world.profile.enough(100), 100);
+    assert_eq!(world.profile.enough(1000), 420);
+    assert_eq!(world.profile.enough(10_000), 500);
+    assert_eq!(world.profile.enough(150), 100);
+    let mut seen = BTreeMap::new();
+    for n in 0..1000 {
+        *seen.entry(world.put(&pod_of(&format!("{{name: p{n}, cpu: 100m}}"))).unwrap()).or_insert(0) += 1;
+    }
+    assert_eq!(seen.len(), 1000, "each node has one pod, though each decision looks at some");
+}
+
+#[test]
+fn room_is_kept_for_the_nominated() {
+    let mut world = World::of("[{name: a}]");
+    let high = pod_of("{name: high, cpu: 1500m, priority: 10}");
+    world.snapshot.nominate(&high, "a");
+    assert!(world.message("{cpu: 1, priority: 5}").contains("1 Insufficient cpu"));
+    assert!(world.decide(&pod_of("{cpu: 1, priority: 11}")).is_ok(), "a pod that matters more need not care");
+    assert!(world.decide(&pod_of("{cpu: 500m}")).is_ok(), "what is left is free");
+    assert_eq!(world.put(&high).unwrap(), "a");
+    assert_eq!(world.snapshot.nomination("high"), None);
+    assert_eq!(world.snapshot.forget_pod("high").as_deref(), Some("a"));
+    assert!(world.decide(&pod_of("{cpu: 2}")).is_ok());
+}
+
+#[test]
+fn the_nominated_node_comes_first() {
+    let mut world = World::of("[{name: a}, {name: b}]").with("[{name: x, cpu: 1, nodeName: b}]");
+    let pod = pod_of("{cpu: 1}");
+    world.snapshot.nominate(&pod, "b");
+    assert_eq!(world.decide(&pod).unwrap(), "b");
+    let pod = pod_of("{cpu: 2}");
+    world.snapshot.nominate(&pod, "b");
+    assert_eq!(world.decide(&pod).unwrap(), "a", "unless it does not fit there");
+}
+
+#[test]
+fn claims_that_wait_are_bound_for_the_node() {
+    let class = "{metadata: {name: local}, provisioner: copepod/local, volumeBindingMode: WaitForFirstConsumer}";
+    let claim = |more: &str| -> Arc<k8s_openapi::api::core::v1::PersistentVolumeClaim> {
+        Arc::new(crate::controllers::testing::yaml(&format!(
+            "{{metadata: {{name: data, namespace: shop, uid: u, {more}}}, spec: {{storageClassName: local, accessModes: [ReadWriteOnce], resources: {{requests: {{storage: 1Gi}}}}}}}}"
+        )))
+    };
+    let mut world = World::of("[{name: a}]");
+    world.snapshot.volumes.set_class("local", Some(Arc::new(crate::controllers::testing::yaml(class))));
+    world.snapshot.volumes.set_claim("shop", "data", Some(claim("")));
+    let pod = pod_of("{volumes: [{name: v, persistentVolumeClaim: {claimName: data}}]}");
+    let Decision::BindClaims { node, steps } = schedule(&pod, &mut world.snapshot, &world.profile, &mut world.cursor)
+    else {
+        panic!()
+    };
+    let actions = writes::claims(&pod, |_| Some("u".into()), &steps);
+    assert_eq!((node.as_str(), actions.len()), ("a", 1));
+    world.snapshot.volumes.set_claim("shop", "data", Some(claim(&format!("annotations: {{{SELECTED_NODE}: a}}"))));
+    assert_eq!(world.decide(&pod).unwrap(), "a [Await { claim: \"data\" }]", "nothing is written twice");
+    let volume = crate::controllers::testing::yaml(
+        "{metadata: {name: pv}, spec: {nodeAffinity: {required: {nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [a]}]}]}}}}",
+    );
+    world.snapshot.volumes.set_volume("pv", Some(Arc::new(volume)));
+    let mut bound = (*claim("")).clone();
+    bound.spec.as_mut().unwrap().volume_name = Some("pv".into());
+    bound.status = Some(crate::controllers::testing::yaml("{phase: Bound}"));
+    world.snapshot.volumes.set_claim("shop", "data", Some(Arc::new(bound)));
+    assert_eq!(world.decide(&pod).unwrap(), "a");
+}
+
+#[test]
+fn profiles_are_read() {
+    let text = "
+apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+percentageOfNodesToScore: 30
+profiles:
+- schedulerName: packer
+  plugins:
+    score: {disabled: [{name: PodTopologySpread}], enabled: [{name: NodeResourcesFit, weight: 5}]}
+    filter: {disabled: [{name: NodePorts}]}
+    postFilter: {disabled: [{name: '*'}]}
+  pluginConfig:
+  - {name: NodeResourcesFit, args: {scoringStrategy: {type: MostAllocated}}}
+- {}
+";
+    let profiles = profile::read(text).unwrap();
+    let packer = &profiles[0];
+    assert_eq!((packer.name.as_str(), packer.strategy, packer.preempts), ("packer", Strategy::MostAllocated, false));
+    assert_eq!((packer.weight("PodTopologySpread", 2), packer.weight("NodeResourcesFit", 1)), (0, 5));
+    assert_eq!((packer.filters("NodePorts"), packer.filters("NodeName")), (false, true));
+    assert_eq!(packer.enough(1000), 300);
+    let mut plain = Profile::default();
+    plain.percentage_of_nodes_to_score = Some(30);
+    assert_eq!(profiles[1], plain);
+    let mut world = World::of("[{name: a}, {name: b}]").with("[{name: x, cpu: 1, nodeName: b}]");
+    assert_eq!(world.decide(&pod_of("{cpu: 1}")).unwrap(), "a");
+    world.profile = packer.clone();
+    assert_eq!(world.decide(&pod_of("{cpu: 1}")).unwrap(), "b");
+    let one = |profile: &str| {
+        format!("apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\nprofiles: [{profile}]\n")
+    };
+    for (text, why) in [
+        (one("{}, {}"), "profiles[1].schedulerName: Duplicate value: \"default-scheduler\""),
+        (one("{plugins: {score: {enabled: [{name: X}]}}}"), "profiles[0].plugins.score.enabled: \"X\" does not exist"),
+        (
+            one("{plugins: {score: {enabled: [{name: ImageLocality, weight: 101}]}}}"),
+            "profiles[0].plugins.score.enabled: \"ImageLocality\": weight 101 not in 1-100",
+        ),
+        (one("{percentageOfNodesToScore: 101}"), "profiles[0].percentageOfNodesToScore: not in the range 0-100"),
+        (
+            "{apiVersion: v1, kind: Pod}".into(),
+            "v1, Pod: want kubescheduler.config.k8s.io/v1, KubeSchedulerConfiguration",
+        ),
+    ] {
+        assert_eq!(profile::read(&text).unwrap_err(), why);
+    }
+}
+
+#[test]
+fn changes_wake_those_that_they_help() {
+    let gone = |pod: &str, node: &str| Change::PodGone { pod: pod_of(pod), node: node.into() };
+    let apart = |key: &str| {
+        format!(
+            "{{{key}: {{requiredDuringSchedulingIgnoredDuringExecution: [{{topologyKey: h, labelSelector: {{matchLabels: {{app: web}}}}}}]}}}}"
+        )
+    };
+    // (pod, change, helped): one node `a` of 2 CPUs with half of one free, labelled and tainted.
+    let cases = [
+        ("{cpu: 1}".to_string(), Change::Node("a".into()), false),
+        ("{cpu: 500m}".into(), Change::Node("a".into()), true),
+        ("{cpu: 500m}".into(), gone("{name: 'y'}", "a"), true),
+        ("{cpu: 1}".into(), gone("{name: 'y'}", "a"), false),
+        ("{cpu: 1}".into(), Change::Volume, false),
+        ("{cpu: 1}".into(), Change::NodeGone, false),
+        ("{nodeSelector: {d: e}}".into(), Change::Node("a".into()), false),
+        ("{nodeSelector: {h: a}}".into(), Change::Node("a".into()), true),
+        (format!("{{affinity: {}}}", apart("podAffinity")), Change::PodPlaced(pod_of("{labels: {app: web}}")), true),
+        (format!("{{affinity: {}}}", apart("podAffinity")), Change::PodPlaced(pod_of("{labels: {app: db}}")), false),
+        (format!("{{affinity: {}}}", apart("podAntiAffinity")), gone("{labels: {app: web}}", "a"), true),
+        (format!("{{affinity: {}}}", apart("podAntiAffinity")), gone("{labels: {app: db}}", "a"), false),
+    ];
+    for (spec, change, helped) in cases {
+        let mut world = World::of("[{name: a, labels: {h: a}}]").with("[{name: x, cpu: 1500m, nodeName: a}]");
+        let pod = pod_of(&spec);
+        let filter = match &spec {
+            s if s.contains("cpu") => "NodeResourcesFit",
+            s if s.contains("nodeSelector") => "NodeAffinity",
+            _ => "InterPodAffinity",
+        };
+        let woken = RefusedBy::by(filter).helped_by(&pod, &change, &world.snapshot);
+        assert_eq!(woken, helped, "{spec} {change:?}");
+        assert!(RefusedBy::default().helped_by(&pod, &change, &world.snapshot), "who was refused by none");
+        let _ = world.decide(&pod);
+    }
+}
+
+#[test]
+fn what_is_written() {
+    let pod = pod_of("{}");
+    let first = writes::unplaced(&pod.pod, writes::UNSCHEDULABLE, "why", Some("a"), now()).unwrap();
+    let super::super::super::controllers::Action::Patch { patch, subresource, .. } = first else { panic!() };
+    assert_eq!((subresource, &patch["status"]["nominatedNodeName"]), ("status", &json!("a")));
+    let condition = &patch["status"]["conditions"][0];
+    assert_eq!((&condition["reason"], &condition["message"]), (&json!("Unschedulable"), &json!("why")));
+    let said = pod_of(&format!("{{status: {}}}", patch["status"]));
+    let again = writes::unplaced(&said.pod, writes::UNSCHEDULABLE, "why", None, now());
+    assert_eq!(again, None, "what the status says is not written again");
+    assert!(writes::not_nominated(&said.pod).is_some() && writes::not_nominated(&pod.pod).is_none());
+    assert_eq!(writes::end(&said, "default-scheduler", now()).len(), 2);
+    let going = pod_of("{metadata: {deletionTimestamp: '2026-01-01T00:00:00Z'}}");
+    assert!(writes::end(&going, "default-scheduler", now()).is_empty());
+}

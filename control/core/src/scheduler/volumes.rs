@@ -1,0 +1,243 @@
+//! What the scheduler knows of volumes: claims, volumes, classes and nodes' drivers, and who uses which claim.
+//!
+//! This is the whole interface to whoever binds claims to volumes. For a claim whose class waits for its first consumer,
+//! a decision says which node the pod will go to as [`ClaimStep`]s: take this volume, or have one made for that node.
+//! The driver writes them, and the pod is placed once its claims are bound.
+//! Source: <https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode>.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+
+use copepod_api::{LabelSelector, Quantity};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+
+use super::node_info::NodeInfo;
+use super::node_terms;
+use super::pod_info::PodInfo;
+use crate::controllers::meta;
+
+/// The provisioner of classes for which nobody makes volumes.
+pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
+/// On a claim: the node for which a volume is to be made.
+pub const SELECTED_NODE: &str = "volume.kubernetes.io/selected-node";
+/// On a volume and a claim that a component, not a person, tied together.
+pub const BOUND_BY_CONTROLLER: &str = "pv.kubernetes.io/bound-by-controller";
+
+/// What must be written before a pod's claims can be bound.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ClaimStep {
+    /// Keep this volume for the claim: `spec.claimRef` and the annotation [`BOUND_BY_CONTROLLER`].
+    Reserve {
+        /// Name of the claim.
+        claim: String,
+        /// Name of the volume.
+        volume: String,
+    },
+    /// Have a volume made: the annotation [`SELECTED_NODE`] on the claim.
+    Provision {
+        /// Name of the claim.
+        claim: String,
+        /// Name of the node.
+        node: String,
+    },
+    /// It was written already; the claim is not bound yet.
+    Await {
+        /// Name of the claim.
+        claim: String,
+    },
+}
+
+type Names = (String, String);
+
+/// What is known of volumes.
+#[derive(Debug, Default)]
+pub struct Volumes {
+    claims: HashMap<Names, Arc<PersistentVolumeClaim>>,
+    volumes: BTreeMap<String, Arc<PersistentVolume>>,
+    classes: HashMap<String, Arc<StorageClass>>,
+    drivers: HashMap<String, Arc<CSINode>>,
+    /// By claim: how many placed pods use it.
+    users: HashMap<Names, i64>,
+}
+
+/// What a claim of a pod comes to on a node.
+#[derive(Debug)]
+pub(super) enum Standing<'a> {
+    /// There is no such claim.
+    Missing,
+    /// It is being deleted.
+    Deleting,
+    /// Its volume is gone.
+    Lost,
+    /// It has this volume.
+    Bound(&'a PersistentVolume),
+    /// It waits for a binder, whatever the pod does.
+    Immediate,
+    /// It is bound once the pod has a node.
+    Waits(&'a PersistentVolumeClaim, &'a StorageClass),
+}
+
+impl Volumes {
+    /// Takes in a claim; `None` if it is gone.
+    pub fn set_claim(&mut self, namespace: &str, name: &str, claim: Option<Arc<PersistentVolumeClaim>>) {
+        put(&mut self.claims, (namespace.into(), name.into()), claim);
+    }
+    /// Takes in a volume; `None` if it is gone.
+    pub fn set_volume(&mut self, name: &str, volume: Option<Arc<PersistentVolume>>) {
+        match volume {
+            Some(volume) => self.volumes.insert(name.into(), volume),
+            None => self.volumes.remove(name),
+        };
+    }
+    /// Takes in a storage class; `None` if it is gone.
+    pub fn set_class(&mut self, name: &str, class: Option<Arc<StorageClass>>) {
+        put(&mut self.classes, name.into(), class);
+    }
+    /// Takes in a node's drivers; `None` if they are gone.
+    pub fn set_drivers(&mut self, node: &str, drivers: Option<Arc<CSINode>>) {
+        put(&mut self.drivers, node.into(), drivers);
+    }
+
+    pub(super) fn pod(&mut self, pod: &PodInfo, sign: i64) {
+        for claim in &pod.claims {
+            let key = (pod.namespace().to_string(), claim.clone());
+            let users = self.users.entry(key.clone()).or_default();
+            *users += sign;
+            if *users <= 0 {
+                self.users.remove(&key);
+            }
+        }
+    }
+
+    pub(super) fn claim(&self, namespace: &str, name: &str) -> Option<&Arc<PersistentVolumeClaim>> {
+        self.claims.get(&(namespace.to_string(), name.to_string()))
+    }
+
+    pub(super) fn users(&self, namespace: &str, claim: &str) -> i64 {
+        self.users.get(&(namespace.to_string(), claim.to_string())).copied().unwrap_or(0)
+    }
+
+    pub(super) fn standing(&self, namespace: &str, name: &str) -> Standing<'_> {
+        let Some(claim) = self.claim(namespace, name) else { return Standing::Missing };
+        if claim.metadata.deletion_timestamp.is_some() {
+            return Standing::Deleting;
+        }
+        let spec = claim.spec.as_ref();
+        let volume = spec.and_then(|s| s.volume_name.as_deref()).unwrap_or_default();
+        let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or_default();
+        if phase == "Lost" {
+            return Standing::Lost;
+        }
+        if !volume.is_empty() {
+            return match self.volumes.get(volume) {
+                Some(found) if phase == "Bound" => Standing::Bound(found),
+                Some(_) => Standing::Immediate,
+                None => Standing::Lost,
+            };
+        }
+        let class = spec.and_then(|s| s.storage_class_name.as_ref()).and_then(|name| self.classes.get(name));
+        match class {
+            Some(class) if class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer") => {
+                Standing::Waits(claim, class)
+            }
+            _ => Standing::Immediate,
+        }
+    }
+
+    /// The smallest unbound volume that a claim may have on a node, besides those in `taken`.
+    pub(super) fn find(
+        &self,
+        claim: &PersistentVolumeClaim,
+        node: &NodeInfo,
+        taken: &[String],
+    ) -> Option<&PersistentVolume> {
+        let fitting = self.volumes.values().filter(|v| {
+            !taken.iter().any(|t| t == meta::text(&v.metadata.name)) && may_hold(v, claim) && reaches(v, node)
+        });
+        fitting.min_by_key(|v| (capacity(v), meta::text(&v.metadata.name))).map(AsRef::as_ref)
+    }
+
+    /// How many volumes of a driver a node takes; `None` if it does not say.
+    pub(super) fn limit(&self, node: &str, driver: &str) -> Option<i64> {
+        let drivers = &self.drivers.get(node)?.spec.drivers;
+        let driver = drivers.iter().find(|d| d.name == driver)?;
+        driver.allocatable.as_ref()?.count.map(i64::from)
+    }
+
+    /// The driver of a claim and what names its volume: `(driver, volume)`.
+    pub(super) fn attached(&self, namespace: &str, claim: &str) -> Option<(&str, String)> {
+        match self.standing(namespace, claim) {
+            Standing::Bound(volume) => {
+                let csi = volume.spec.as_ref()?.csi.as_ref()?;
+                Some((&csi.driver, csi.volume_handle.clone()))
+            }
+            Standing::Waits(claim, class) if class.provisioner != NO_PROVISIONER => Some((
+                &class.provisioner,
+                format!("{}/{}", meta::text(&claim.metadata.namespace), meta::text(&claim.metadata.name)),
+            )),
+            _ => None,
+        }
+    }
+}
+
+fn put<K: std::hash::Hash + Eq, V>(map: &mut HashMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+}
+
+/// Whether a volume's node affinity takes a node.
+pub(super) fn reaches(volume: &PersistentVolume, node: &NodeInfo) -> bool {
+    let affinity = volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref()?.required.as_ref());
+    affinity.is_none_or(|a| node_terms::any(&a.node_selector_terms, &node.name, node.labels()))
+}
+
+/// Whether a class makes volumes for a node.
+pub(super) fn makes_for(class: &StorageClass, node: &NodeInfo) -> bool {
+    if class.provisioner == NO_PROVISIONER {
+        return false;
+    }
+    let terms = class.allowed_topologies.as_deref().unwrap_or_default();
+    terms.is_empty()
+        || terms.iter().any(|term| {
+            let mut all = term.match_label_expressions.iter().flatten();
+            all.all(|e| node.labels().get(&e.key).is_some_and(|v| e.values.contains(v)))
+        })
+}
+
+/// Whether an unbound volume, or one kept for this very claim, is what the claim asks for; where it is, is not asked.
+pub fn may_hold(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let (Some(has), Some(wants)) = (&volume.spec, &claim.spec) else { return false };
+    let meta = &claim.metadata;
+    let kept = has
+        .claim_ref
+        .as_ref()
+        .is_none_or(|r| r.namespace == meta.namespace && r.name == meta.name && (r.uid.is_none() || r.uid == meta.uid));
+    let phase = volume.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Available");
+    let class = |c: &Option<String>| c.clone().unwrap_or_default();
+    let mode = |m: &Option<String>| m.clone().unwrap_or_else(|| "Filesystem".into());
+    let modes = has.access_modes.as_deref().unwrap_or_default();
+    let selector = wants.selector.as_ref().map(|s| LabelSelector::from_typed(Some(s)));
+    let selected = match selector {
+        None => true,
+        Some(Ok(selector)) => meta::selects(&selector, &volume.metadata),
+        Some(Err(_)) => false,
+    };
+    let asked = wants.resources.as_ref().and_then(|r| r.requests.as_ref()?.get("storage"));
+    let asked = asked.and_then(|q| Quantity::parse(&q.0).ok()).map_or(0, |q| q.value());
+    kept && matches!(phase, "Available" | "Pending" | "")
+        && volume.metadata.deletion_timestamp.is_none()
+        && class(&has.storage_class_name) == class(&wants.storage_class_name)
+        && mode(&has.volume_mode) == mode(&wants.volume_mode)
+        && wants.access_modes.iter().flatten().all(|m| modes.contains(m))
+        && selected
+        && capacity(volume) >= asked
+}
+
+/// A volume's size in bytes.
+pub fn capacity(volume: &PersistentVolume) -> i64 {
+    let size = volume.spec.as_ref().and_then(|s| s.capacity.as_ref()?.get("storage"));
+    size.and_then(|q| Quantity::parse(&q.0).ok()).map_or(0, |q| q.value())
+}
