@@ -155,7 +155,12 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
     let bootstrap = bootstrap::keep(client(USER_APISERVER), info).await;
 
     let control = CancellationToken::new();
-    let config = controllers::Config { ca_pem: pki.ca_pem().to_string(), components, seed: rand_seed() };
+    let config = controllers::Config {
+        ca_pem: pki.ca_pem().to_string(),
+        components,
+        clock: api::system_clock(),
+        seed: rand_seed(),
+    };
     let (mut tasks, views) = controllers::start(client, config, control.clone());
     let pinned = (!args.no_agent && !args.node_port_address.is_unspecified())
         .then(|| names::Pinned { node: plan.node_name.clone(), address: args.node_port_address });

@@ -7,6 +7,7 @@ use copepod_client::Shared;
 use copepod_core::controllers::service_account::ROOT_CA;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -73,6 +74,8 @@ caches! {
     /// Those with the cluster's CA only.
     root_cas: ConfigMap, "configmaps", |client| (Api::all(client), Config::default().fields(&format!("metadata.name={ROOT_CA}")));
     quotas: ResourceQuota, "resourcequotas", all;
+    jobs: Job, "jobs", all;
+    cron_jobs: CronJob, "cronjobs", all;
 }
 
 /// All objects of a kind.
