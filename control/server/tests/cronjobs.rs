@@ -274,3 +274,30 @@ async fn a_job_that_cannot_make_pods_writes_little() {
     let status = plane.api::<Job>().get("j").await.unwrap().status.unwrap();
     assert_eq!(status.active, Some(50), "it goes on by itself");
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_namespace_goes_with_its_jobs_and_orphans_are_let_go() {
+    let plane = Plane::start("2026-11-21T10:00:00Z").await;
+    let namespaces: Api<Namespace> = Api::all(plane.client("admin"));
+    create(&namespaces, json!({"metadata": {"name": "team"}})).await;
+    let pod = json!({"restartPolicy": "Never", "containers": [{"name": "c", "image": "i"}]});
+    let job =
+        json!({"metadata": {"name": "j"}, "spec": {"completions": 3, "parallelism": 3, "template": {"spec": pod}}});
+    let team: Api<Job> = Api::namespaced(plane.client("admin"), "team");
+    create(&team, job.clone()).await;
+    create::<Job>(&plane.api(), job).await;
+    plane.until("2026-11-21T10:00:05Z").await;
+    let pods: Api<Pod> = Api::all(plane.client("admin"));
+    let held = async || {
+        let all = pods.list(&ListParams::default()).await.unwrap().items;
+        let held = all.iter().filter(|p| p.metadata.finalizers.as_ref().is_some_and(|f| !f.is_empty())).count();
+        (all.len(), held)
+    };
+    assert_eq!(held().await, (6, 6));
+    namespaces.delete("team", &Default::default()).await.unwrap();
+    plane.api::<Job>().delete("j", &kube::api::DeleteParams::orphan()).await.unwrap();
+    plane.until("2026-11-21T10:00:30Z").await;
+    assert!(namespaces.get_opt("team").await.unwrap().is_none());
+    assert!(plane.api::<Job>().get_opt("j").await.unwrap().is_none());
+    assert_eq!(held().await, (3, 0), "orphans stay, and nothing holds them");
+}

@@ -9,9 +9,11 @@ use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::{Value, json};
 
-use super::job::{MAX_UNCOUNTED, View, Work, size};
+use super::job::{MAX_UNCOUNTED, size};
 use super::job_indexes::Indexes;
 use super::job_pods::{is_tracked, judge};
+use super::job_view::View;
+use super::job_work::Work;
 use super::meta::{self, text};
 use super::pod;
 use super::{Action, Plan};

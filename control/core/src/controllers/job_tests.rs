@@ -1,7 +1,8 @@
 //! Jobs as people see them: what becomes of one in a small cluster, and what single passes decide.
 
-use serde_json::{Value, json};
+use std::time::Duration;
 
+use super::super::job_pods::index_of;
 use super::super::testing::{at, now, yaml};
 use super::super::{Action, Plan};
 use super::sim_tests::{Sim, node, typed};

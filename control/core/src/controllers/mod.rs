@@ -13,6 +13,8 @@ pub mod job;
 pub mod job_indexes;
 pub mod job_pods;
 pub mod job_status;
+mod job_view;
+mod job_work;
 pub mod meta;
 pub mod namespace;
 pub mod node_lifecycle;
