@@ -174,6 +174,7 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
     let config = controllers::Config {
         ca_pem: pki.ca_pem().to_string(),
         components,
+        clock: api::system_clock(),
         seed: rand_seed(),
         profiles: plan.profiles.clone(),
     };

@@ -5,6 +5,7 @@ pub mod admission;
 pub mod apply;
 pub mod codec;
 pub mod controllers;
+pub mod cron;
 pub mod eviction;
 pub mod kinds;
 pub mod patch;

@@ -71,7 +71,8 @@ impl Cluster {
         for name in ["default", "kube-system", "kube-node-lease"] {
             create::<Namespace>(&Api::all(client.clone()), json!({"metadata": {"name": name}})).await;
         }
-        let config = Config { ca_pem: "THE CA".into(), components, seed: 1, profiles: vec![Profile::default()] };
+        let profiles = vec![Profile::default()];
+        let config = Config { ca_pem: "THE CA".into(), components, clock: system_clock(), seed: 1, profiles };
         let (controllers, _) = start(clients, config, token.clone());
         Self { client, token, _tasks: JoinSet::new(), _controllers: controllers }
     }

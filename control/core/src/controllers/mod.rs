@@ -1,6 +1,7 @@
 //! Controllers: pure decisions from (observed, now) to a [`Plan`]. The driver observes, executes, and waits until it
 //! sees its own writes before it asks again; so a decision never has to guess what is under way.
 
+pub mod cronjob;
 pub mod deployment;
 pub mod deployment_rollout;
 pub mod deployment_status;
@@ -9,6 +10,12 @@ pub mod endpoints;
 pub mod endpointslice;
 pub mod event_ttl;
 pub mod garbage;
+pub mod job;
+pub mod job_indexes;
+pub mod job_pods;
+pub mod job_status;
+mod job_view;
+mod job_work;
 pub mod meta;
 pub mod namespace;
 pub mod node_lifecycle;
@@ -17,6 +24,7 @@ pub mod pod;
 pub mod replicaset;
 pub mod resource_quota;
 pub mod service_account;
+pub mod ttl_after_finished;
 
 #[cfg(test)]
 pub(crate) mod testing;

@@ -3,11 +3,11 @@
 use copepod_api::FieldError;
 use serde_json::{Value, json};
 
-use super::cron_schedule::{check, check_time_zone};
 use super::fields::{at, non_negative, one_of};
 use super::value::{child, flag, list, set, set_default, set_default_nonzero, text};
 use super::workload::{wide_cells, wide_columns};
 use super::{in_all, job, job_validation, names, with_status};
+use crate::cron::{Schedule, time_zone};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
 use crate::validate::{Check, dns1123_subdomain, report};
@@ -42,13 +42,13 @@ impl Strategy for CronJob {
         let schedule = at(object, "spec.schedule");
         match schedule.as_str().unwrap_or_default() {
             "" => errors.push(FieldError::required("spec.schedule", "")),
-            text => report(&mut errors, "spec.schedule", schedule, check(text)),
+            text => report(&mut errors, "spec.schedule", schedule, Schedule::parse(text).map(drop)),
         }
         let spec = at(object, "spec");
         non_negative(&mut errors, spec, "spec", &["startingDeadlineSeconds"]);
         let zone = at(spec, "timeZone");
         if let Some(name) = zone.as_str() {
-            report(&mut errors, "spec.timeZone", zone, check_time_zone(name));
+            report(&mut errors, "spec.timeZone", zone, time_zone(name).map(drop));
         }
         one_of(&mut errors, spec, "spec", "concurrencyPolicy", &["Allow", "Forbid", "Replace"]);
         errors.extend(job_validation::template(at(spec, "jobTemplate"), "spec.jobTemplate"));

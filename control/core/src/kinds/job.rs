@@ -19,7 +19,7 @@ pub(super) const NAME_LABELS: [&str; 2] = ["job-name", "batch.kubernetes.io/job-
 const BACKOFF_LIMIT: i64 = 6;
 /// Of jobs whose indexes have limits of their own: none.
 const NO_BACKOFF_LIMIT: i64 = i32::MAX as i64;
-/// Parts of the pod template that may change while a job is suspended and has not started.
+/// Parts of the pod template that may change while a job is suspended and has no pods, as its containers' resources.
 const SCHEDULING: [(&str, &str); 6] = [
     ("/metadata", "labels"),
     ("/metadata", "annotations"),
@@ -172,27 +172,32 @@ fn completions(new: &Value, old: &Value) -> Vec<FieldError> {
 /// The part of a job's template that may not change from `old` on.
 fn fixed_template(job: &Value, old: &Value) -> Value {
     let mut template = at(job, "spec.template").clone();
-    if flag(old, "/spec/suspend") && !has(old, "/status/startTime") {
+    let rests = !has(old, "/status/startTime") || holds(old, "Suspended");
+    if flag(old, "/spec/suspend") && rests && int(old, "/status/active").unwrap_or(0) == 0 {
         for (parent, key) in SCHEDULING {
             remove(&mut template, parent, key);
+        }
+        for containers in ["/spec/containers", "/spec/initContainers"] {
+            items_mut(&mut template, containers).for_each(|container| drop(remove(container, "", "resources")));
         }
     }
     template
 }
 
+fn holds(object: &Value, type_: &str) -> bool {
+    list(object, "/status/conditions").iter().any(|c| text(c, "/type") == type_ && text(c, "/status") == "True")
+}
+
 fn status(object: &Value) -> &'static str {
-    let holds = |type_: &str| {
-        list(object, "/status/conditions").iter().any(|c| text(c, "/type") == type_ && text(c, "/status") == "True")
-    };
-    if holds("Complete") {
+    if holds(object, "Complete") {
         "Complete"
-    } else if holds("Failed") {
+    } else if holds(object, "Failed") {
         "Failed"
     } else if has(object, "/metadata/deletionTimestamp") {
         "Terminating"
-    } else if holds("Suspended") {
+    } else if holds(object, "Suspended") {
         "Suspended"
-    } else if holds("FailureTarget") {
+    } else if holds(object, "FailureTarget") {
         "FailureTarget"
     } else {
         "Running"
@@ -212,4 +217,32 @@ fn duration(object: &Value, now: i64) -> String {
     let time = |field: &str| table::epoch_seconds(text(object, field));
     let Some(start) = time("/status/startTime") else { return String::new() };
     table::human_duration(time("/status/completionTime").unwrap_or(now).saturating_sub(start))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_template_of_a_job_at_rest_may_be_placed_and_sized_anew() {
+        let job = |suspend: bool, status: Value, image: &str, cpu: &str, zone: &str| {
+            json!({"spec": {"suspend": suspend, "template": {"spec": {"nodeSelector": {"zone": zone},
+                "containers": [{"name": "c", "image": image, "resources": {"requests": {"cpu": cpu}}}]}}}, "status": status})
+        };
+        let suspended = json!([{"type": "Suspended", "status": "True"}]);
+        for (suspend, status, may) in [
+            (false, json!({}), false),
+            (true, json!({}), true),
+            (true, json!({"startTime": "2026-01-01T00:00:00Z"}), false),
+            (true, json!({"startTime": "2026-01-01T00:00:00Z", "conditions": suspended}), true),
+            (true, json!({"active": 1, "conditions": suspended}), false),
+        ] {
+            let old = job(suspend, status.clone(), "i", "1", "a");
+            let refused = |new: Value| !Job.validate_update(&new, &old).is_empty();
+            assert!(!refused(old.clone()), "{status}");
+            assert_eq!(refused(job(suspend, status.clone(), "i", "2", "a")), !may, "resources: {status}");
+            assert_eq!(refused(job(suspend, status.clone(), "i", "1", "b")), !may, "placing: {status}");
+            assert!(refused(job(suspend, status.clone(), "j", "1", "a")), "image: {status}");
+        }
+    }
 }

@@ -12,7 +12,6 @@ mod container_mounts;
 mod container_validation;
 mod controller_revision;
 mod cron_job;
-mod cron_schedule;
 mod csi_driver;
 mod csi_node;
 mod csi_storage_capacity;

@@ -7,6 +7,7 @@ use copepod_client::Shared;
 use copepod_core::controllers::service_account::ROOT_CA;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
@@ -81,6 +82,8 @@ caches! {
     volumes: PersistentVolume, "persistentvolumes", all;
     storage_classes: StorageClass, "storageclasses", all;
     csi_nodes: CSINode, "csinodes", all;
+    jobs: Job, "jobs", all;
+    cron_jobs: CronJob, "cronjobs", all;
 }
 
 /// All objects of a kind.

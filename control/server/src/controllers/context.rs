@@ -12,8 +12,10 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::Config;
 use super::caches::Caches;
 use super::executor::{Executor, Failure, Writes, explain, namespace_going};
+use crate::api::Clock;
 
 /// A running controller.
 pub(super) type Running = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -29,6 +31,7 @@ pub(super) struct Context {
     pub executor: Executor,
     pub recorder: Recorder,
     pub token: CancellationToken,
+    clock: Clock,
     seed: u64,
 }
 
@@ -37,13 +40,26 @@ impl Context {
         client: kube::Client,
         name: &str,
         caches: Arc<Caches>,
-        seed: u64,
+        config: &Config,
         token: CancellationToken,
         tasks: &mut JoinSet<()>,
     ) -> Self {
         let (recorder, write) = Recorder::new(client.clone(), name, None, token.clone());
         tasks.spawn(write);
-        Self { name: name.into(), caches, executor: Executor::new(client), recorder, token, seed }
+        Self {
+            name: name.into(),
+            caches,
+            executor: Executor::new(client),
+            recorder,
+            token,
+            clock: config.clock.clone(),
+            seed: config.seed,
+        }
+    }
+
+    /// The present time by the configured clock.
+    pub fn now(&self) -> jiff::Timestamp {
+        (self.clock)()
     }
 
     /// A queue with the usual spacing.

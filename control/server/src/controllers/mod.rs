@@ -6,6 +6,7 @@
 
 mod caches;
 mod context;
+mod cronjob;
 mod deployment;
 mod discovery;
 mod disruption;
@@ -13,12 +14,14 @@ mod endpoints;
 mod event_ttl;
 mod executor;
 mod garbage;
+mod job;
 mod namespace;
 mod node_lifecycle;
 mod replicaset;
 mod resource_quota;
 mod scheduler;
 mod service_account;
+mod ttl_after_finished;
 
 use std::sync::Arc;
 
@@ -27,17 +30,20 @@ use copepod_core::scheduler::Profile;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use crate::api::Clock;
 use crate::components::{CONTROLLER_MANAGER, Components, SCHEDULER};
 use caches::Caches;
 use context::Context;
 
 /// What the controllers need to know of the cluster.
-#[derive(Debug, Clone)]
+#[derive(Clone)]
 pub struct Config {
     /// The cluster's CA certificate in PEM, published to every namespace.
     pub ca_pem: String,
     /// Where the controllers and the scheduler are noted as running.
     pub components: Arc<Components>,
+    /// When Jobs and CronJobs think it is. It must run as fast as the runtime's own clock, by which they wait.
+    pub clock: Clock,
     /// Seed of back-off jitter.
     pub seed: u64,
     /// The scheduler's profiles.
@@ -66,7 +72,7 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
     tasks.spawn(discovery.clone().run(token.clone()));
 
     let mut context = |component: &str, user: &str| {
-        Context::new(clients(user), component, caches.clone(), config.seed, token.clone(), &mut tasks)
+        Context::new(clients(user), component, caches.clone(), &config, token.clone(), &mut tasks)
     };
     let controllers = [
         ("deployment-controller", deployment::run as fn(Context) -> _),
@@ -75,6 +81,9 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
         ("endpointslice-controller", endpoints::run_slices as fn(Context) -> _),
         ("endpoint-controller", endpoints::run_endpoints as fn(Context) -> _),
         ("node-controller", node_lifecycle::run as fn(Context) -> _),
+        ("job-controller", job::run as fn(Context) -> _),
+        ("cronjob-controller", cronjob::run as fn(Context) -> _),
+        ("ttl-after-finished-controller", ttl_after_finished::run as fn(Context) -> _),
     ];
     let mut running: Vec<context::Running> = Vec::new();
     for (name, run) in controllers {

@@ -105,6 +105,14 @@ fn main() {
         ["spin"] => loop {
             std::hint::spin_loop();
         },
+        // Notes each run in a file, and fails until there were more than so many.
+        ["flaky", path, failures] => {
+            let runs = std::fs::read_to_string(path).map_or(0, |text| text.lines().count()) + 1;
+            let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).expect("open");
+            writeln!(file, "run").expect("write");
+            println!("run {runs}");
+            std::process::exit(i32::from(runs <= failures.parse().expect("count")));
+        }
         ["exit", code] => std::process::exit(code.parse().expect("code")),
         ["trap"] => panic!("deliberate trap of the toolbox"),
         ["alloc", mebibytes] => {
