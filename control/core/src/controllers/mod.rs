@@ -1,6 +1,10 @@
 //! Controllers: pure decisions from (observed, now) to a [`Plan`]. The driver observes, executes, and waits until it
 //! sees its own writes before it asks again; so a decision never has to guess what is under way.
 
+pub mod backoff;
+pub mod daemonset;
+pub mod daemonset_nodes;
+pub mod daemonset_rollout;
 pub mod deployment;
 pub mod deployment_rollout;
 pub mod deployment_status;
@@ -8,16 +12,23 @@ pub mod endpoints;
 pub mod endpointslice;
 pub mod event_ttl;
 pub mod garbage;
+pub mod history;
 pub mod meta;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod plan;
 pub mod pod;
 pub mod replicaset;
+pub mod replicationcontroller;
 pub mod resource_quota;
 pub mod service_account;
+pub mod statefulset;
+pub mod statefulset_pods;
+pub mod template;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+pub(crate) mod testing_cluster;
 
 pub use plan::{Action, Note, Plan, Propagation, Target};

@@ -6,9 +6,10 @@ use copepod_api::Gvr;
 use copepod_client::Shared;
 use copepod_core::controllers::service_account::ROOT_CA;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
+use k8s_openapi::api::core::v1::{PersistentVolumeClaim, ReplicationController};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Api;
@@ -61,6 +62,11 @@ macro_rules! caches {
 caches! {
     deployments: Deployment, "deployments", all;
     replica_sets: ReplicaSet, "replicasets", all;
+    replication_controllers: ReplicationController, "replicationcontrollers", all;
+    stateful_sets: StatefulSet, "statefulsets", all;
+    daemon_sets: DaemonSet, "daemonsets", all;
+    revisions: ControllerRevision, "controllerrevisions", all;
+    claims: PersistentVolumeClaim, "persistentvolumeclaims", all;
     pods: Pod, "pods", all;
     services: Service, "services", all;
     slices: EndpointSlice, "endpointslices", all;

@@ -6,6 +6,7 @@
 
 mod caches;
 mod context;
+mod daemonset;
 mod deployment;
 mod discovery;
 mod endpoints;
@@ -14,10 +15,12 @@ mod executor;
 mod garbage;
 mod namespace;
 mod node_lifecycle;
+mod owners;
 mod replicaset;
 mod resource_quota;
 mod scheduler;
 mod service_account;
+mod statefulset;
 
 use std::sync::Arc;
 
@@ -67,6 +70,9 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
     let controllers = [
         ("deployment-controller", deployment::run as fn(Context) -> _),
         ("replicaset-controller", replicaset::run as fn(Context) -> _),
+        ("replication-controller", replicaset::run_controllers as fn(Context) -> _),
+        ("statefulset-controller", statefulset::run as fn(Context) -> _),
+        ("daemonset-controller", daemonset::run as fn(Context) -> _),
         ("endpointslice-controller", endpoints::run_slices as fn(Context) -> _),
         ("endpoint-controller", endpoints::run_endpoints as fn(Context) -> _),
         ("node-controller", node_lifecycle::run as fn(Context) -> _),
