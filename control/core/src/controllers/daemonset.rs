@@ -90,11 +90,11 @@ pub fn reconcile(
     plan.actions.extend(history.actions.iter().cloned().chain(claim.actions));
 
     let daemon = Daemon::of(set);
-    let places = places(&daemon, nodes, &claim.owned);
+    let (places, homeless) = places(&daemon, nodes, &claim.owned);
     let hash = hash(&latest);
     failures.observe(set.metadata.generation);
     let mut pass = Pass { set, spec, reference: &reference, daemon: &daemon, hash, now, plan, creates: 0, deletes: 0 };
-    pass.manage(&places, nodes, &claim.owned, failures);
+    pass.manage(&places, &homeless, failures);
     let rolling = spec.update_strategy.as_ref().and_then(|s| s.type_.as_deref()) != Some("OnDelete");
     if rolling && pass.creates + pass.deletes == 0 {
         // What is under way counts: the next step waits until it is seen.
@@ -130,20 +130,23 @@ pub(super) struct Place<'a> {
     pub pods: Vec<Arc<Pod>>,
 }
 
-fn places<'a>(daemon: &Daemon, nodes: &'a [Arc<Node>], pods: &[Arc<Pod>]) -> Vec<Place<'a>> {
+/// All nodes with their pods, and the pods of nodes that are no more.
+fn places<'a>(daemon: &Daemon, nodes: &'a [Arc<Node>], pods: &[Arc<Pod>]) -> (Vec<Place<'a>>, Vec<Arc<Pod>>) {
     let mut by_node: BTreeMap<&str, Vec<Arc<Pod>>> = BTreeMap::new();
     for pod in pods {
         if let Some(node) = node_of(pod) {
             by_node.entry(node).or_default().push(pod.clone());
         }
     }
-    let place = |node: &'a Arc<Node>, mut pods: Vec<Arc<Pod>>| {
+    let age = |p: &Pod| p.metadata.creation_timestamp.as_ref().map(|t| t.0);
+    let mut places = Vec::with_capacity(nodes.len());
+    for node in nodes {
         let name = text(&node.metadata.name);
-        let age = |p: &Pod| p.metadata.creation_timestamp.as_ref().map(|t| t.0);
+        let mut pods = by_node.remove(name).unwrap_or_default();
         pods.sort_by_key(|p| (pod::node_name(p).is_empty(), age(p), p.metadata.name.clone()));
-        Place { node: name, fit: daemon.fit(node), pods }
-    };
-    nodes.iter().map(|n| place(n, by_node.remove(text(&n.metadata.name)).unwrap_or_default())).collect()
+        places.push(Place { node: name, fit: daemon.fit(node), pods });
+    }
+    (places, by_node.into_values().flatten().collect())
 }
 
 struct Pass<'a> {
@@ -161,7 +164,7 @@ struct Pass<'a> {
 
 impl Pass<'_> {
     /// Makes and ends pods so that each node has what it should, whatever their revision.
-    fn manage(&mut self, places: &[Place<'_>], nodes: &[Arc<Node>], pods: &[Arc<Pod>], failures: &mut Backoff) {
+    fn manage(&mut self, places: &[Place<'_>], homeless: &[Arc<Pod>], failures: &mut Backoff) {
         for place in places {
             if place.fit.should_run && place.pods.is_empty() {
                 self.create(place.node);
@@ -172,12 +175,8 @@ impl Pass<'_> {
             }
         }
         // Nobody else ends a pod that waits for a node which is no more.
-        let known = |name: &str| nodes.iter().any(|n| n.metadata.name.as_deref() == Some(name));
-        for pod in pods.iter().filter(|p| pod::node_name(p).is_empty() && !pod::terminating(p)) {
-            if node_of(pod).is_some_and(|node| !known(node)) {
-                self.delete(pod);
-            }
-        }
+        let waits = |p: &&Arc<Pod>| pod::node_name(p).is_empty() && !pod::terminating(p);
+        homeless.iter().filter(waits).for_each(|p| self.delete(p));
     }
 
     /// Ends what ended by itself and what is too much on a node.

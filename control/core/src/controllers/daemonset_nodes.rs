@@ -75,11 +75,12 @@ impl Daemon {
     pub fn fit(&self, node: &Node) -> Fit {
         let name = text(&node.metadata.name);
         let named = self.spec.node_name.as_deref().is_none_or(|wanted| wanted.is_empty() || wanted == name);
-        let labels = meta::labels(&node.metadata);
+        let none = BTreeMap::new();
+        let labels = node.metadata.labels.as_ref().unwrap_or(&none);
         let selected = self.spec.node_selector.iter().flatten().all(|(k, v)| labels.get(k) == Some(v));
         let affinity = self.spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
         let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-        let wanted = required.is_none_or(|r| r.node_selector_terms.iter().any(|t| matches(t, &labels, name)));
+        let wanted = required.is_none_or(|r| r.node_selector_terms.iter().any(|t| matches(t, labels, name)));
         if !named || !selected || !wanted {
             return Fit { should_run: false, may_stay: false };
         }
@@ -132,9 +133,11 @@ pub fn node_of(daemon: &Pod) -> Option<&str> {
 fn matches(term: &NodeSelectorTerm, labels: &BTreeMap<String, String>, name: &str) -> bool {
     let expressions = term.match_expressions.as_deref().unwrap_or_default();
     let fields = term.match_fields.as_deref().unwrap_or_default();
-    let by_name = BTreeMap::from([(FIELD_NAME.to_string(), name.to_string())]);
-    let any = !expressions.is_empty() || !fields.is_empty();
-    any && expressions.iter().all(|r| holds(r, labels)) && fields.iter().all(|r| holds(r, &by_name))
+    if expressions.is_empty() && fields.is_empty() {
+        return false;
+    }
+    let by_name = || BTreeMap::from([(FIELD_NAME.to_string(), name.to_string())]);
+    expressions.iter().all(|r| holds(r, labels)) && fields.iter().all(|r| holds(r, &by_name()))
 }
 
 fn holds(requirement: &NodeSelectorRequirement, labels: &BTreeMap<String, String>) -> bool {

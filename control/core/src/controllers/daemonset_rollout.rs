@@ -89,8 +89,11 @@ pub(super) fn step(spec: &DaemonSetSpec, places: &[Place<'_>], hash: &str, now: 
     step
 }
 
+/// A pod, if there is one.
+type Found<'a> = Option<&'a Arc<Pod>>;
+
 /// The pods of a node that do not end, of the present template and of another; `None` if there are several of one.
-fn new_and_old<'a>(pods: &'a [Arc<Pod>], hash: &str) -> Option<(Option<&'a Arc<Pod>>, Option<&'a Arc<Pod>>)> {
+fn new_and_old<'a>(pods: &'a [Arc<Pod>], hash: &str) -> Option<(Found<'a>, Found<'a>)> {
     let (mut new, mut old) = (None, None);
     for pod in pods.iter().filter(|p| !pod::terminating(p)) {
         let slot = if up_to_date(pod, hash) { &mut new } else { &mut old };

@@ -395,3 +395,7 @@ fn nonzero(count: i32) -> Option<i32> {
 #[cfg(test)]
 #[path = "statefulset_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "statefulset_sim.rs"]
+mod sim;
