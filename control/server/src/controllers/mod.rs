@@ -72,7 +72,6 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
         ("replicaset-controller", replicaset::run as fn(Context) -> _),
         ("replication-controller", replicaset::run_controllers as fn(Context) -> _),
         ("statefulset-controller", statefulset::run as fn(Context) -> _),
-        ("daemonset-controller", daemonset::run as fn(Context) -> _),
         ("endpointslice-controller", endpoints::run_slices as fn(Context) -> _),
         ("endpoint-controller", endpoints::run_endpoints as fn(Context) -> _),
         ("node-controller", node_lifecycle::run as fn(Context) -> _),
@@ -86,6 +85,7 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
         "service-account-controller",
         &named("service-account-controller"),
     )));
+    running.push(daemonset::run(context("daemonset-controller", &named("daemon-set-controller"))));
     let publisher = context("root-ca-cert-publisher", &named("root-ca-cert-publisher"));
     running.push(service_account::run_root_ca(publisher, config.ca_pem.clone()));
     running.push(namespace::run(context("namespace-controller", &named("namespace-controller")), discovery.clone()));
