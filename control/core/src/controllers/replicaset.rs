@@ -15,7 +15,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::Value;
 
 use super::meta::{self, text};
-use super::{Action, Plan, Propagation, Target, pod, template};
+use super::{Action, Plan, Propagation, Target, backoff, pod, template};
 
 /// The most pods created or deleted in one pass, as upstream's burst; the next pass goes on.
 pub const MAX_BURST: usize = 500;
@@ -79,8 +79,12 @@ pub fn reconcile(
 
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
     if set.metadata.deletion_timestamp.is_none() {
-        match active.len().cmp(&wanted) {
-            Ordering::Less => {
+        match (active.len().cmp(&wanted), held_back(&reference.uid, pods, wanted, now)) {
+            (Ordering::Less, Some(wait)) => {
+                plan.why = format!("{} of {wanted} pods: too many ended lately", active.len());
+                plan.requeue(wait);
+            }
+            (Ordering::Less, None) => {
                 let count = (wanted - active.len()).min(MAX_BURST);
                 let object = new_pod(set, &reference);
                 let target = Target::new(meta::pods(), text(&set.metadata.namespace), "");
@@ -88,7 +92,7 @@ pub fn reconcile(
                     .extend((0..count).map(|_| Action::Create { target: target.clone(), object: object.clone() }));
                 plan.why = format!("{} of {wanted} pods: creating {count}", active.len());
             }
-            Ordering::Greater => {
+            (Ordering::Greater, _) => {
                 let count = (active.len() - wanted).min(MAX_BURST);
                 let ranked = rank_for_deletion(set, &active, pods, siblings, now);
                 plan.actions.extend(ranked.iter().take(count).map(|p| Action::Delete {
@@ -99,7 +103,7 @@ pub fn reconcile(
                 }));
                 plan.why = format!("{} of {wanted} pods: deleting {count}", active.len());
             }
-            Ordering::Equal => plan.why = format!("{wanted} of {wanted} pods"),
+            (Ordering::Equal, _) => plan.why = format!("{wanted} of {wanted} pods"),
         }
     }
     let mut status = status(set, &active, terminating, wanted, now, &mut plan);
@@ -108,6 +112,20 @@ pub fn reconcile(
     }
     plan.status = meta::status_patch(kind.gvr(), &set.metadata, set.status.as_ref(), &status);
     plan
+}
+
+/// How long no pods are created because those of before ended too fast: each time that as many ended lately as there
+/// should be, the wait doubles.
+fn held_back(owner: &str, pods: &[Arc<Pod>], wanted: usize, now: Timestamp) -> Option<Duration> {
+    let age = |p: &Arc<Pod>| {
+        let created = p.metadata.creation_timestamp.as_ref()?.0;
+        Some(Duration::try_from(now.duration_since(created)).unwrap_or_default())
+    };
+    let ended = pods.iter().filter(|p| pod::terminal(p) && meta::controlled_by(&p.metadata, owner));
+    let ages: Vec<Duration> = ended.filter_map(age).filter(|age| *age < backoff::LONGEST * 2).collect();
+    let rounds = u32::try_from(ages.len().checked_div(wanted)?).unwrap_or(u32::MAX).checked_sub(1)?;
+    let delay = backoff::FIRST.saturating_mul(2_u32.saturating_pow(rounds)).min(backoff::LONGEST);
+    delay.checked_sub(ages.into_iter().min()?).filter(|wait| !wait.is_zero())
 }
 
 /// The pod that a set's template describes, controlled by `reference`.

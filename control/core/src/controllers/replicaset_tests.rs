@@ -44,6 +44,34 @@ fn a_burst_is_bounded_and_goes_on() {
 }
 
 #[test]
+fn pods_that_end_at_once_are_replaced_ever_more_slowly() {
+    // (ages of the pods that ended, the wait)
+    let cases: [(&[i64], Option<u64>); 7] = [
+        (&[], None),
+        (&[0], None),
+        (&[0, 0], Some(1)),
+        (&[1, 1], None),
+        (&[1, 1, 3, 3, 3], Some(1)),
+        (&[10; 40], Some(890)),
+        (&[1801; 40], None),
+    ];
+    for (ages, expected) in cases {
+        let ended: Vec<Arc<Pod>> = ages
+            .iter()
+            .map(|age| {
+                let mut pod = (*member("gone", "")).clone();
+                pod.metadata.creation_timestamp = Some(Time(at(-age)));
+                pod.status = Some(pod_status("Failed", None));
+                Arc::new(pod)
+            })
+            .collect();
+        let plan = reconcile(&set(2), &ended, &[], now());
+        assert_eq!(plan.requeue_after, expected.map(Duration::from_secs), "{ages:?}");
+        assert_eq!(plan.actions.len(), if expected.is_some() { 0 } else { 2 }, "{ages:?}");
+    }
+}
+
+#[test]
 fn deletes_the_least_useful_first() {
     let shape = |mut p: Pod, node: &str, phase: &str, ready: Option<i64>, cost: Option<&str>| {
         p.spec.get_or_insert_default().node_name = (!node.is_empty()).then(|| node.into());
