@@ -14,7 +14,7 @@ use copepod_server::controllers::{Config, start};
 use copepod_server::dialer::{DialError, NodeDialer, NodeStream};
 use copepod_server::identity::Identity;
 use copepod_store::MemoryStore;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
 };
@@ -278,6 +278,71 @@ async fn hundreds_of_replicas_scale_up_and_down_without_doubles() {
         .unwrap();
     available(&cluster, 1).await;
     eventually("one pod", async || (all(&cluster.api::<Pod>()).await.len() == 1).then_some(())).await;
+}
+
+/// A workload `web` whose template has the label `app: KIND`.
+fn labelled(kind: &str, more: Value) -> Value {
+    let mut spec = json!({
+        "selector": {"matchLabels": {"app": kind}},
+        "template": {"metadata": {"labels": {"app": kind}}, "spec": {"containers": [{"name": "c", "image": "i"}]}},
+    });
+    for (key, value) in more.as_object().unwrap() {
+        spec[key] = value.clone();
+    }
+    json!({"metadata": {"name": "web"}, "spec": spec})
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pods_that_end_at_once_are_replaced_ever_more_slowly() {
+    let mut cluster = Cluster::start().await;
+    cluster.add_node("n1", "64Gi").await;
+    create(&cluster.api::<StatefulSet>(), labelled("sts", json!({"replicas": 1, "podManagementPolicy": "Parallel"})))
+        .await;
+    create(&cluster.api::<DaemonSet>(), labelled("ds", json!({}))).await;
+    let pods: Api<Pod> = cluster.api();
+    let began = std::time::Instant::now();
+    for kind in ["sts", "ds"] {
+        let mut seen = std::collections::BTreeSet::new();
+        // The first replacement comes at once, the second after one second, the third after two more.
+        eventually("three replacements", async || {
+            for pod in pods.list(&ListParams::default().labels(&format!("app={kind}"))).await.unwrap() {
+                let running = pod.status.as_ref().is_some_and(|s| s.phase.as_deref() == Some("Running"));
+                if running && pod.metadata.deletion_timestamp.is_none() {
+                    let failed = json!({"status": {"phase": "Failed"}});
+                    let name = pod.metadata.name.as_deref().unwrap();
+                    let _ = pods.patch_status(name, &PatchParams::default(), &Patch::Merge(&failed)).await;
+                }
+                seen.insert(pod.metadata.uid.unwrap());
+            }
+            (seen.len() > 3).then_some(())
+        })
+        .await;
+        assert!(began.elapsed() >= Duration::from_secs(3), "{kind}: {:?}", began.elapsed());
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stateful_set_says_what_is_refused_and_goes_on_when_it_may() {
+    let mut cluster = Cluster::start().await;
+    cluster.add_node("n1", "64Gi").await;
+    let quotas = cluster.api::<ResourceQuota>();
+    create(&quotas, json!({"metadata": {"name": "few"}, "spec": {"hard": {"pods": "1"}}})).await;
+    eventually("the quota's status", async || quotas.get("few").await.unwrap().status?.hard).await;
+    let sets = cluster.api::<StatefulSet>();
+    create(&sets, labelled("sts", json!({"replicas": 2}))).await;
+    let events: Api<Event> = cluster.api();
+    let said = "create Pod web-1 in StatefulSet web failed error: pods \"web-1\" is forbidden: exceeded quota: few";
+    eventually("why", async || {
+        let all = all(&events).await;
+        all.iter().any(|e| e.message.as_deref().is_some_and(|m| m.starts_with(said))).then_some(())
+    })
+    .await;
+    quotas.delete("few", &DeleteParams::default()).await.unwrap();
+    eventually("both pods", async || {
+        let status = sets.get("web").await.unwrap().status?;
+        (status.available_replicas == Some(2)).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -370,7 +370,7 @@ fn same_template(set: &ReplicaSet, template: &PodTemplateSpec) -> bool {
 }
 
 /// A short hash of a template, in characters that make no words.
-fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
+pub(super) fn template_hash(template: &PodTemplateSpec, collisions: Option<i32>) -> String {
     const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
     let mut bytes = serde_json::to_vec(template).unwrap_or_default();
     if let Some(collisions) = collisions {

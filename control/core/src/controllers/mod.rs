@@ -1,7 +1,11 @@
 //! Controllers: pure decisions from (observed, now) to a [`Plan`]. The driver observes, executes, and waits until it
 //! sees its own writes before it asks again; so a decision never has to guess what is under way.
 
+pub mod backoff;
 pub mod cronjob;
+pub mod daemonset;
+pub mod daemonset_nodes;
+pub mod daemonset_rollout;
 pub mod deployment;
 pub mod deployment_rollout;
 pub mod deployment_status;
@@ -10,6 +14,7 @@ pub mod endpoints;
 pub mod endpointslice;
 pub mod event_ttl;
 pub mod garbage;
+pub mod history;
 pub mod job;
 pub mod job_indexes;
 pub mod job_pods;
@@ -22,11 +27,17 @@ pub mod node_lifecycle;
 pub mod plan;
 pub mod pod;
 pub mod replicaset;
+pub mod replicationcontroller;
 pub mod resource_quota;
 pub mod service_account;
+pub mod statefulset;
+pub mod statefulset_pods;
+pub mod template;
 pub mod ttl_after_finished;
 
 #[cfg(test)]
 pub(crate) mod testing;
+#[cfg(test)]
+pub(crate) mod testing_cluster;
 
 pub use plan::{Action, Note, Plan, Propagation, Target};

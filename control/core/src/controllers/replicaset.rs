@@ -1,4 +1,4 @@
-//! ReplicaSet: as many active pods as asked for.
+//! ReplicaSet and ReplicationController: as many active pods as asked for.
 //! Source: <https://kubernetes.io/docs/concepts/workloads/controllers/replicaset/>.
 
 use std::cmp::Ordering;
@@ -6,16 +6,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use copepod_api::LabelSelector;
+use copepod_api::{Gvr, LabelSelector};
 use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{ReplicaSet, ReplicaSetCondition, ReplicaSetStatus};
 use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::meta::{self, text};
-use super::pod;
-use super::{Action, Plan, Propagation, Target};
+use super::{Action, Plan, Propagation, Target, backoff, pod, template};
 
 /// The most pods created or deleted in one pass, as upstream's burst; the next pass goes on.
 pub const MAX_BURST: usize = 500;
@@ -23,15 +23,54 @@ pub const MAX_BURST: usize = 500;
 /// The annotation that makes a pod cheaper (lower) or dearer to delete.
 const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 
-/// Decides for one ReplicaSet. `pods` are all pods of its namespace, `siblings` the namespace's ReplicaSets.
-pub fn reconcile(set: &ReplicaSet, pods: &[Arc<Pod>], siblings: &[Arc<ReplicaSet>], now: Timestamp) -> Plan {
+/// Which of the two kinds a set is. A ReplicationController is decided on as the ReplicaSet that it would be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// ReplicaSet.
+    ReplicaSet,
+    /// ReplicationController.
+    ReplicationController,
+}
+
+impl Kind {
+    /// The kind's apiVersion.
+    pub fn api_version(self) -> &'static str {
+        match self {
+            Self::ReplicaSet => "apps/v1",
+            Self::ReplicationController => "v1",
+        }
+    }
+    /// The kind's name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::ReplicaSet => "ReplicaSet",
+            Self::ReplicationController => "ReplicationController",
+        }
+    }
+    /// The kind's resource.
+    pub fn gvr(self) -> Gvr {
+        match self {
+            Self::ReplicaSet => meta::replicasets(),
+            Self::ReplicationController => meta::v1("", "replicationcontrollers"),
+        }
+    }
+}
+
+/// Decides for one set. `pods` are all pods of its namespace, `siblings` the namespace's ReplicaSets.
+pub fn reconcile(
+    kind: Kind,
+    set: &ReplicaSet,
+    pods: &[Arc<Pod>],
+    siblings: &[Arc<ReplicaSet>],
+    now: Timestamp,
+) -> Plan {
     let Some(spec) = &set.spec else { return Plan::nothing("no spec") };
     let selector = match LabelSelector::from_typed(Some(&spec.selector)) {
         Ok(selector) if !selector.is_empty() => selector,
         Ok(_) => return Plan::nothing("an empty selector selects nothing here"),
         Err(why) => return Plan::nothing(format!("invalid selector: {why}")),
     };
-    let reference = meta::controller_ref("apps/v1", "ReplicaSet", &set.metadata);
+    let reference = meta::controller_ref(kind.api_version(), kind.name(), &set.metadata);
     let alive: Vec<Arc<Pod>> = pods.iter().filter(|p| !pod::terminal(p)).cloned().collect();
     let claim = meta::claim(&set.metadata, &reference, &selector, &meta::pods(), &alive);
     let mut plan = Plan { actions: claim.actions, confirm_owner: claim.adopts, ..Plan::default() };
@@ -40,16 +79,20 @@ pub fn reconcile(set: &ReplicaSet, pods: &[Arc<Pod>], siblings: &[Arc<ReplicaSet
 
     let wanted = usize::try_from(spec.replicas.unwrap_or(1)).unwrap_or(0);
     if set.metadata.deletion_timestamp.is_none() {
-        match active.len().cmp(&wanted) {
-            Ordering::Less => {
+        match (active.len().cmp(&wanted), held_back(&reference.uid, pods, wanted, now)) {
+            (Ordering::Less, Some(wait)) => {
+                plan.why = format!("{} of {wanted} pods: too many ended lately", active.len());
+                plan.requeue(wait);
+            }
+            (Ordering::Less, None) => {
                 let count = (wanted - active.len()).min(MAX_BURST);
-                let object = new_pod(set, json!(reference));
+                let object = new_pod(set, &reference);
                 let target = Target::new(meta::pods(), text(&set.metadata.namespace), "");
                 plan.actions
                     .extend((0..count).map(|_| Action::Create { target: target.clone(), object: object.clone() }));
                 plan.why = format!("{} of {wanted} pods: creating {count}", active.len());
             }
-            Ordering::Greater => {
+            (Ordering::Greater, _) => {
                 let count = (active.len() - wanted).min(MAX_BURST);
                 let ranked = rank_for_deletion(set, &active, pods, siblings, now);
                 plan.actions.extend(ranked.iter().take(count).map(|p| Action::Delete {
@@ -60,35 +103,37 @@ pub fn reconcile(set: &ReplicaSet, pods: &[Arc<Pod>], siblings: &[Arc<ReplicaSet
                 }));
                 plan.why = format!("{} of {wanted} pods: deleting {count}", active.len());
             }
-            Ordering::Equal => plan.why = format!("{wanted} of {wanted} pods"),
+            (Ordering::Equal, _) => plan.why = format!("{wanted} of {wanted} pods"),
         }
     }
-    let status = status(set, &active, terminating, wanted, now, &mut plan);
-    plan.status = meta::status_patch(meta::replicasets(), &set.metadata, set.status.as_ref(), &status);
+    let mut status = status(set, &active, terminating, wanted, now, &mut plan);
+    if kind == Kind::ReplicationController {
+        status.terminating_replicas = None;
+    }
+    plan.status = meta::status_patch(kind.gvr(), &set.metadata, set.status.as_ref(), &status);
     plan
 }
 
-/// The pod that a ReplicaSet's template describes, controlled by `reference`.
-fn new_pod(set: &ReplicaSet, reference: Value) -> Value {
-    let template = set.spec.as_ref().and_then(|s| s.template.as_ref());
-    let template_meta = template.and_then(|t| t.metadata.as_ref());
-    let mut metadata = json!({
-        "generateName": format!("{}-", text(&set.metadata.name)),
-        "ownerReferences": [reference],
-    });
-    if let (Some(into), Some(from)) = (metadata.as_object_mut(), template_meta) {
-        for (key, value) in [
-            ("labels", from.labels.as_ref().map(meta::value)),
-            ("annotations", from.annotations.as_ref().map(meta::value)),
-            ("finalizers", from.finalizers.as_ref().map(meta::value)),
-        ] {
-            if let Some(value) = value {
-                into.insert(key.into(), value);
-            }
-        }
-    }
-    let spec = template.and_then(|t| t.spec.as_ref()).map(meta::value).unwrap_or_else(|| json!({}));
-    json!({"apiVersion": "v1", "kind": "Pod", "metadata": metadata, "spec": spec})
+/// How long no pods are created because those of before ended too fast: each time that as many ended lately as there
+/// should be, the wait doubles.
+fn held_back(owner: &str, pods: &[Arc<Pod>], wanted: usize, now: Timestamp) -> Option<Duration> {
+    let age = |p: &Arc<Pod>| {
+        let created = p.metadata.creation_timestamp.as_ref()?.0;
+        Some(Duration::try_from(now.duration_since(created)).unwrap_or_default())
+    };
+    let ended = pods.iter().filter(|p| pod::terminal(p) && meta::controlled_by(&p.metadata, owner));
+    let ages: Vec<Duration> = ended.filter_map(age).filter(|age| *age < backoff::LONGEST * 2).collect();
+    let rounds = u32::try_from(ages.len().checked_div(wanted)?).unwrap_or(u32::MAX).checked_sub(1)?;
+    let delay = backoff::FIRST.saturating_mul(2_u32.saturating_pow(rounds)).min(backoff::LONGEST);
+    delay.checked_sub(ages.into_iter().min()?).filter(|wait| !wait.is_zero())
+}
+
+/// The pod that a set's template describes, controlled by `reference`.
+fn new_pod(set: &ReplicaSet, reference: &OwnerReference) -> Value {
+    let template = set.spec.as_ref().and_then(|s| s.template.clone()).unwrap_or_default();
+    let mut pod = template::pod(&template, reference);
+    pod.metadata.generate_name = Some(format!("{}-", text(&set.metadata.name)));
+    meta::value(&pod)
 }
 
 fn status(
@@ -135,7 +180,7 @@ fn count(n: usize) -> i32 {
 }
 
 /// The status write that says that pods cannot be created or deleted; `None` if it says so already.
-pub fn failed(set: &ReplicaSet, creating: bool, message: &str, now: Timestamp) -> Option<Action> {
+pub fn failed(kind: Kind, set: &ReplicaSet, creating: bool, message: &str, now: Timestamp) -> Option<Action> {
     let mut status = set.status.clone().unwrap_or_default();
     let mut conditions = status.conditions.take().unwrap_or_default();
     let reason = if creating { "FailedCreate" } else { "FailedDelete" };
@@ -151,7 +196,7 @@ pub fn failed(set: &ReplicaSet, creating: bool, message: &str, now: Timestamp) -
         last_transition_time: Some(Time(now)),
     });
     status.conditions = Some(conditions);
-    meta::status_patch(meta::replicasets(), &set.metadata, set.status.as_ref(), &status)
+    meta::status_patch(kind.gvr(), &set.metadata, set.status.as_ref(), &status)
 }
 
 /// The active pods, the first to be deleted first: unbound before bound; Pending, Unknown, Running; not ready before
@@ -215,167 +260,5 @@ fn rank_for_deletion(
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::testing::*;
-    use super::*;
-
-    fn set(replicas: i32) -> ReplicaSet {
-        yaml(&format!(
-            "metadata: {{name: web, namespace: shop, uid: rs1, generation: 2}}\n\
-             spec:\n  replicas: {replicas}\n  selector: {{matchLabels: {{app: web}}}}\n  template:\n    \
-             metadata: {{labels: {{app: web}}}}\n    spec: {{containers: [{{name: c, image: i}}]}}"
-        ))
-    }
-
-    fn member(name: &str, extra: &str) -> Arc<Pod> {
-        Arc::new(pod_yaml(
-            name,
-            &format!(
-                "labels: {{app: web}}, ownerReferences: [{{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: rs1, controller: true}}]{extra}"
-            ),
-        ))
-    }
-
-    #[test]
-    fn creates_what_is_missing() {
-        let plan = reconcile(&set(3), &[member("a", "")], &[], now());
-        assert_eq!(plan.actions.len(), 2);
-        let Action::Create { target, object } = &plan.actions[0] else { panic!("{plan:?}") };
-        assert_eq!(target.collection_path(), "/api/v1/namespaces/shop/pods");
-        assert_eq!(object.pointer("/metadata/generateName"), Some(&json!("web-")));
-        assert_eq!(object.pointer("/metadata/ownerReferences/0/uid"), Some(&json!("rs1")));
-        assert_eq!(object.pointer("/metadata/labels/app"), Some(&json!("web")));
-        assert_eq!(object.pointer("/spec/containers/0/image"), Some(&json!("i")));
-    }
-
-    #[test]
-    fn a_burst_is_bounded_and_goes_on() {
-        assert_eq!(reconcile(&set(2000), &[], &[], now()).actions.len(), MAX_BURST);
-    }
-
-    #[test]
-    fn deletes_the_least_useful_first() {
-        let shape = |mut p: Pod, node: &str, phase: &str, ready: Option<i64>, cost: Option<&str>| {
-            p.spec.get_or_insert_default().node_name = (!node.is_empty()).then(|| node.into());
-            p.status = Some(pod_status(phase, ready));
-            if let Some(cost) = cost {
-                p.metadata.annotations.get_or_insert_default().insert(DELETION_COST.into(), cost.into());
-            }
-            Arc::new(p)
-        };
-        let base = |name: &str| (*member(name, "")).clone();
-        let cases: [(&str, Vec<Arc<Pod>>); 6] = [
-            (
-                "unbound",
-                vec![
-                    shape(base("bound"), "n", "Pending", None, None),
-                    shape(base("victim"), "", "Pending", None, None),
-                ],
-            ),
-            (
-                "pending",
-                vec![
-                    shape(base("running"), "n", "Running", None, None),
-                    shape(base("victim"), "n", "Pending", None, None),
-                ],
-            ),
-            (
-                "not ready",
-                vec![
-                    shape(base("ready"), "n", "Running", Some(-100), None),
-                    shape(base("victim"), "n", "Running", None, None),
-                ],
-            ),
-            (
-                "cheap",
-                vec![
-                    shape(base("dear"), "n", "Running", Some(-100), None),
-                    shape(base("victim"), "n", "Running", Some(-1000), Some("-5")),
-                ],
-            ),
-            (
-                "crowded node",
-                vec![
-                    shape(base("alone"), "m", "Running", Some(-100), None),
-                    shape(base("victim"), "n", "Running", Some(-1000), None),
-                    shape(base("younger"), "n", "Running", Some(-2000), None),
-                ],
-            ),
-            (
-                "ready lately",
-                vec![
-                    shape(base("old"), "n", "Running", Some(-100_000), None),
-                    shape(base("victim"), "n", "Running", Some(-10), None),
-                ],
-            ),
-        ];
-        for (name, pods) in cases {
-            let plan = reconcile(&set(i32::try_from(pods.len()).unwrap() - 1), &pods, &[], now());
-            let [Action::Delete { target, uid: Some(uid), .. }] = plan.actions.as_slice() else { panic!("{plan:?}") };
-            assert_eq!((target.name.as_str(), uid.as_str()), ("victim", "uid-victim"), "{name}");
-        }
-    }
-
-    #[test]
-    fn adopts_and_releases() {
-        let orphan = Arc::new(pod_yaml("orphan", "labels: {app: web}"));
-        let stray = Arc::new(pod_yaml(
-            "stray",
-            "labels: {app: other}, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: rs1, controller: true}]",
-        ));
-        let foreign = Arc::new(pod_yaml(
-            "foreign",
-            "labels: {app: web}, ownerReferences: [{apiVersion: apps/v1, kind: ReplicaSet, name: x, uid: rs9, controller: true}]",
-        ));
-        let plan = reconcile(&set(1), &[orphan, stray, foreign], &[], now());
-        let patches: Vec<(String, Value)> = plan
-            .actions
-            .iter()
-            .map(|a| match a {
-                Action::Patch { target, patch, .. } => {
-                    (target.name.clone(), patch.pointer("/metadata/ownerReferences").cloned().unwrap())
-                }
-                other => panic!("{other:?}"),
-            })
-            .collect();
-        assert_eq!(patches.len(), 2);
-        assert_eq!((patches[0].0.as_str(), &patches[0].1[0]["uid"]), ("orphan", &json!("rs1")));
-        assert_eq!((patches[1].0.as_str(), &patches[1].1), ("stray", &json!([])));
-        assert!(plan.confirm_owner);
-    }
-
-    #[test]
-    fn status_counts_and_waits_for_min_ready_seconds() {
-        let mut set = set(2);
-        set.spec.as_mut().unwrap().min_ready_seconds = Some(30);
-        let ready = |name: &str, since| {
-            let mut p = (*member(name, "")).clone();
-            p.status = Some(pod_status("Running", Some(since)));
-            Arc::new(p)
-        };
-        let plan = reconcile(&set, &[ready("a", -60), ready("b", -10)], &[], now());
-        let Some(Action::Patch { subresource: "status", patch, .. }) = &plan.status else { panic!("{plan:?}") };
-        let status = &patch["status"];
-        assert_eq!(
-            (&status["replicas"], &status["readyReplicas"], &status["availableReplicas"]),
-            (&json!(2), &json!(2), &json!(1))
-        );
-        assert_eq!(status["observedGeneration"], json!(2));
-        assert_eq!(plan.requeue_after, Some(Duration::from_secs(20)));
-    }
-
-    #[test]
-    fn a_failure_is_kept_until_all_are_created() {
-        let mut set = set(1);
-        let Some(Action::Patch { patch, .. }) = failed(&set, true, "quota", now()) else { panic!() };
-        set.status =
-            Some(serde_json::from_value(json!({"replicas": 0, "conditions": patch["status"]["conditions"]})).unwrap());
-        assert!(failed(&set, true, "quota", now()).is_none());
-        let conditions = |plan: Plan| match plan.status {
-            Some(Action::Patch { patch, .. }) => patch["status"].get("conditions").cloned(),
-            _ => None,
-        };
-        assert_eq!(conditions(reconcile(&set, &[], &[], now())), None, "unchanged");
-        assert_eq!(conditions(reconcile(&set, &[member("a", "")], &[], now())), Some(Value::Null), "removed");
-    }
-}
+#[path = "replicaset_tests.rs"]
+mod tests;

@@ -9,7 +9,7 @@ use super::workload::{self, container_cells, count, wide_columns};
 use super::{in_all, names, persistent_volume_claim, pod_template, with_scale};
 use crate::resource::{Resource, Scope, Strategy};
 use crate::table::{self, Column};
-use crate::validate::{self, Check};
+use crate::validate::{self, Check, report};
 
 const RETENTION: [&str; 2] = ["Retain", "Delete"];
 /// What may change in the spec.
@@ -90,6 +90,15 @@ impl Strategy for StatefulSet {
                 let message = "must be 'OrderedReady' or 'Parallel'";
                 errors.push(FieldError::invalid("spec.podManagementPolicy", &json!(other), message));
             }
+        }
+        let service = at(object, "spec.serviceName");
+        if let Some(name) = service.as_str().filter(|name| !name.is_empty()) {
+            // It becomes the pods' subdomain.
+            report(&mut errors, "spec.serviceName", service, validate::dns1123_label(name));
+        }
+        for (i, claim) in list(object, "/spec/volumeClaimTemplates").iter().enumerate() {
+            let field = format!("spec.volumeClaimTemplates[{i}].spec");
+            errors.extend(persistent_volume_claim::claim_spec(at(claim, "spec"), &field));
         }
         update_strategy(&mut errors, at(object, "spec.updateStrategy"));
         for key in ["whenDeleted", "whenScaled"] {

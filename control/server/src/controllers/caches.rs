@@ -6,11 +6,11 @@ use copepod_api::Gvr;
 use copepod_client::Shared;
 use copepod_core::controllers::service_account::ROOT_CA;
 use k8s_openapi::NamespaceResourceScope;
-use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
-use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
+use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, ReplicationController};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
@@ -65,6 +65,11 @@ macro_rules! caches {
 caches! {
     deployments: Deployment, "deployments", all;
     replica_sets: ReplicaSet, "replicasets", all;
+    replication_controllers: ReplicationController, "replicationcontrollers", all;
+    stateful_sets: StatefulSet, "statefulsets", all;
+    daemon_sets: DaemonSet, "daemonsets", all;
+    revisions: ControllerRevision, "controllerrevisions", all;
+    claims: PersistentVolumeClaim, "persistentvolumeclaims", all;
     pods: Pod, "pods", all;
     services: Service, "services", all;
     slices: EndpointSlice, "endpointslices", all;
@@ -78,7 +83,6 @@ caches! {
     root_cas: ConfigMap, "configmaps", |client| (Api::all(client), Config::default().fields(&format!("metadata.name={ROOT_CA}")));
     quotas: ResourceQuota, "resourcequotas", all;
     budgets: PodDisruptionBudget, "poddisruptionbudgets", all;
-    claims: PersistentVolumeClaim, "persistentvolumeclaims", all;
     volumes: PersistentVolume, "persistentvolumes", all;
     storage_classes: StorageClass, "storageclasses", all;
     csi_nodes: CSINode, "csinodes", all;

@@ -1,5 +1,6 @@
 //! What every controller has: its identity, the caches, its events and its queue.
 
+use std::collections::HashMap;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -7,8 +8,10 @@ use std::sync::Arc;
 use copepod_client::events::Severity;
 use copepod_client::{Key, Outcome, Recorder, Settings, WorkQueue};
 use copepod_core::controllers::Plan;
+use copepod_core::controllers::backoff::Backoff;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
@@ -118,6 +121,36 @@ impl Context {
             self.caches.caught_up(resource, *revision).await;
         }
         (writes, outcome, result.err())
+    }
+
+    /// Says in events which pods were created and deleted for an object, and what was refused.
+    pub fn tell_pods(&self, about: &ObjectReference, writes: &Writes, failure: Option<&Failure>) {
+        let event = |severity, reason, message: String| self.recorder.event(about.clone(), severity, reason, &message);
+        for (_, name) in writes.created.iter().filter(|(resource, _)| resource == "pods") {
+            event(Severity::Normal, "SuccessfulCreate", format!("Created pod: {name}"));
+        }
+        for (_, name) in writes.deleted.iter().filter(|(resource, _)| resource == "pods") {
+            event(Severity::Normal, "SuccessfulDelete", format!("Deleted pod: {name}"));
+        }
+        if let Some(Failure::Refused { creating, error }) = failure {
+            let (reason, verb) = if *creating { ("FailedCreate", "creating") } else { ("FailedDelete", "deleting") };
+            event(Severity::Warning, reason, format!("Error {verb}: {}", explain(error)));
+        }
+    }
+}
+
+/// By workload: how often its pods ended and were replaced; a handle to be cloned.
+#[derive(Clone, Default)]
+pub(super) struct Failures(Arc<Mutex<HashMap<Key, Backoff>>>);
+
+impl Failures {
+    /// Decides with what is remembered of a workload.
+    pub fn with<T>(&self, key: &Key, decide: impl FnOnce(&mut Backoff) -> T) -> T {
+        decide(self.0.lock().entry(key.clone()).or_default())
+    }
+    /// Forgets a workload that is gone.
+    pub fn forget(&self, key: &Key) {
+        self.0.lock().remove(key);
     }
 }
 

@@ -28,10 +28,12 @@ pub(super) fn run(context: Context) -> Running {
     });
     // A scale that changes without its pods having changed yet.
     let (q, c) = (queue.clone(), caches.clone());
-    caches.deployments.on_change(move |change| {
-        let namespace = change.last().map(|d| meta::text(&d.metadata.namespace).to_string()).unwrap_or_default();
-        add_all(&q, c.budgets.list(&namespace).iter().map(|b| Key::of(&**b)));
-    });
+    let scaled = move |namespace: &Option<String>| {
+        add_all(&q, c.budgets.list(meta::text(namespace)).iter().map(|b| Key::of(&**b)));
+    };
+    let tell = scaled.clone();
+    caches.deployments.on_change(move |change| drop(change.last().map(|d| tell(&d.metadata.namespace))));
+    caches.stateful_sets.on_change(move |change| drop(change.last().map(|s| scaled(&s.metadata.namespace))));
     context.work(queue, |context, key| async move { reconcile(&context, &key).await })
 }
 
@@ -61,6 +63,15 @@ fn scale_of(caches: &Caches, namespace: &str, owner: &OwnerReference) -> Option<
                 Some(d) => of(&d.metadata.uid, d.spec.as_ref().and_then(|s| s.replicas)),
                 None => of(&set.metadata.uid, set.spec.as_ref().and_then(|s| s.replicas)),
             })
+        }
+        "StatefulSet" => {
+            let set = caches.stateful_sets.get(&key).filter(|s| s.metadata.uid.as_deref() == Some(&owner.uid))?;
+            Some(of(&set.metadata.uid, set.spec.as_ref().and_then(|s| s.replicas)))
+        }
+        "ReplicationController" => {
+            let found = caches.replication_controllers.get(&key);
+            let found = found.filter(|c| c.metadata.uid.as_deref() == Some(&owner.uid))?;
+            Some(of(&found.metadata.uid, found.spec.as_ref().and_then(|s| s.replicas)))
         }
         _ => None,
     }

@@ -7,6 +7,7 @@
 mod caches;
 mod context;
 mod cronjob;
+mod daemonset;
 mod deployment;
 mod discovery;
 mod disruption;
@@ -17,10 +18,12 @@ mod garbage;
 mod job;
 mod namespace;
 mod node_lifecycle;
+mod owners;
 mod replicaset;
 mod resource_quota;
 mod scheduler;
 mod service_account;
+mod statefulset;
 mod ttl_after_finished;
 
 use std::sync::Arc;
@@ -78,6 +81,8 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
         ("deployment-controller", deployment::run as fn(Context) -> _),
         ("replicaset-controller", replicaset::run as fn(Context) -> _),
         ("disruption-controller", disruption::run as fn(Context) -> _),
+        ("replication-controller", replicaset::run_controllers as fn(Context) -> _),
+        ("statefulset-controller", statefulset::run as fn(Context) -> _),
         ("endpointslice-controller", endpoints::run_slices as fn(Context) -> _),
         ("endpoint-controller", endpoints::run_endpoints as fn(Context) -> _),
         ("node-controller", node_lifecycle::run as fn(Context) -> _),
@@ -94,6 +99,7 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
         "service-account-controller",
         &named("service-account-controller"),
     )));
+    running.push(daemonset::run(context("daemonset-controller", &named("daemon-set-controller"))));
     let publisher = context("root-ca-cert-publisher", &named("root-ca-cert-publisher"));
     running.push(service_account::run_root_ca(publisher, config.ca_pem.clone()));
     running.push(namespace::run(context("namespace-controller", &named("namespace-controller")), discovery.clone()));

@@ -1,16 +1,17 @@
-//! Drives the ReplicaSet decision.
+//! Drives the decision on ReplicaSets and ReplicationControllers.
 
-use copepod_client::events::Severity;
 use copepod_client::{Key, Outcome};
-use copepod_core::controllers::{Plan, Target, meta, replicaset};
+use copepod_core::controllers::replicaset::{self, Kind};
+use copepod_core::controllers::replicationcontroller::as_replica_set;
+use copepod_core::controllers::{Plan, Target};
 use k8s_openapi::api::apps::v1::ReplicaSet;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use super::caches::{Caches, owner_key};
 use super::context::{Context, Running, about, add_all, now};
 use super::executor::{Failure, explain};
+use super::owners::owners_of;
 
-/// Runs the controller.
+/// Runs the ReplicaSet controller.
 pub(super) fn run(context: Context) -> Running {
     let queue = context.queue::<Key>();
     let caches = context.caches.clone();
@@ -19,49 +20,55 @@ pub(super) fn run(context: Context) -> Running {
     let (q, c) = (queue.clone(), caches.clone());
     caches.pods.on_change(move |change| {
         for pod in change.both() {
-            add_all(&q, sets_of(&c, pod));
+            let selector = |s: &ReplicaSet| s.spec.as_ref().map(|s| s.selector.clone());
+            add_all(&q, owners_of(&pod.metadata, "ReplicaSet", &c.replica_sets, selector));
         }
     });
-    context.work(queue, |context, key| async move { reconcile(&context, &key).await })
+    context.work(queue, |context, key| async move {
+        match context.caches.replica_sets.get(&key) {
+            Some(set) => reconcile(&context, &key, Kind::ReplicaSet, &set).await,
+            None => Outcome::Done,
+        }
+    })
 }
 
-/// The sets that a pod concerns: its controller, or for an orphan all that select it.
-fn sets_of(caches: &Caches, pod: &Pod) -> Vec<Key> {
-    if let Some(key) = owner_key(pod, "ReplicaSet") {
-        return vec![key];
-    }
-    if meta::controller_of(&pod.metadata).is_some() {
-        return Vec::new();
-    }
-    let selects = |set: &ReplicaSet| {
-        let selector = set.spec.as_ref().and_then(|s| copepod_api::LabelSelector::from_typed(Some(&s.selector)).ok());
-        selector.is_some_and(|s| !s.is_empty() && meta::selects(&s, &pod.metadata))
-    };
-    let namespace = meta::text(&pod.metadata.namespace);
-    caches.replica_sets.list(namespace).iter().filter(|s| selects(s)).map(|s| Key::of(&**s)).collect()
+/// Runs the ReplicationController controller.
+pub(super) fn run_controllers(context: Context) -> Running {
+    let queue = context.queue::<Key>();
+    let caches = context.caches.clone();
+    let q = queue.clone();
+    caches.replication_controllers.on_change(move |change| add_all(&q, change.last().map(|s| Key::of(&**s))));
+    let (q, c) = (queue.clone(), caches.clone());
+    caches.pods.on_change(move |change| {
+        for pod in change.both() {
+            let owners = owners_of(&pod.metadata, "ReplicationController", &c.replication_controllers, |rc| {
+                let match_labels = rc.spec.as_ref()?.selector.clone();
+                Some(LabelSelector { match_labels, match_expressions: None })
+            });
+            add_all(&q, owners);
+        }
+    });
+    context.work(queue, |context, key| async move {
+        match context.caches.replication_controllers.get(&key) {
+            Some(rc) => reconcile(&context, &key, Kind::ReplicationController, &as_replica_set(&rc)).await,
+            None => Outcome::Done,
+        }
+    })
 }
 
-async fn reconcile(context: &Context, key: &Key) -> Outcome {
+async fn reconcile(context: &Context, key: &Key, kind: Kind, set: &ReplicaSet) -> Outcome {
     let caches = &context.caches;
-    let Some(set) = caches.replica_sets.get(key) else { return Outcome::Done };
-    let siblings = caches.replica_sets.list(&key.namespace);
-    let plan = replicaset::reconcile(&set, &caches.pods.list(&key.namespace), &siblings, now());
-    let path = Target::new(meta::replicasets(), &key.namespace, &key.name).path();
-    let subject = about("apps/v1", "ReplicaSet", &set.metadata);
+    let siblings = match kind {
+        Kind::ReplicaSet => caches.replica_sets.list(&key.namespace),
+        Kind::ReplicationController => Vec::new(),
+    };
+    let plan = replicaset::reconcile(kind, set, &caches.pods.list(&key.namespace), &siblings, now());
+    let path = Target::new(kind.gvr(), &key.namespace, &key.name).path();
+    let subject = about(kind.api_version(), kind.name(), &set.metadata);
     let (writes, outcome, failure) = context.apply(&plan, &subject, &path).await;
-    let event = |severity, reason, message: String| context.recorder.event(subject.clone(), severity, reason, &message);
-    for (_, name) in &writes.created {
-        event(Severity::Normal, "SuccessfulCreate", format!("Created pod: {name}"));
-    }
-    for (_, name) in &writes.deleted {
-        event(Severity::Normal, "SuccessfulDelete", format!("Deleted pod: {name}"));
-    }
+    context.tell_pods(&subject, &writes, failure.as_ref());
     if let Some(Failure::Refused { creating, error }) = failure {
-        let message = explain(&error);
-        let reason = if creating { "FailedCreate" } else { "FailedDelete" };
-        let verb = if creating { "creating" } else { "deleting" };
-        event(Severity::Warning, reason, format!("Error {verb}: {message}"));
-        let status = replicaset::failed(&set, creating, &message, now());
+        let status = replicaset::failed(kind, set, creating, &explain(&error), now());
         if status.is_some() {
             let plan = Plan { status, ..Plan::default() };
             context.apply(&plan, &subject, &path).await;

@@ -63,6 +63,17 @@ fn stateful_sets() {
             with("persistentVolumeClaimRetentionPolicy", json!({"whenScaled": "x"})),
             "spec.persistentVolumeClaimRetentionPolicy.whenScaled: Unsupported value: \"x\": supported values: \"Retain\"",
         ),
+        (
+            with("serviceName", json!("Not_A_Label")),
+            "spec.serviceName: Invalid value: \"Not_A_Label\": a lowercase RFC 1123 label must consist of",
+        ),
+        (
+            with(
+                "volumeClaimTemplates",
+                json!([{"metadata": {"name": "data"}, "spec": {"resources": {"requests": {"storage": "1Gi"}}}}]),
+            ),
+            "spec.volumeClaimTemplates[0].spec.accessModes: Required value: at least 1 access mode is required",
+        ),
         (with("ordinals", json!({"start": -1})), "spec.ordinals.start: Invalid value: -1: must be greater"),
     ] {
         let expected: &[&str] = if expected.is_empty() { &[] } else { &[expected] };
