@@ -128,7 +128,7 @@ async fn serve_http(
     stream: TcpStream,
     peer: SocketAddr,
 ) {
-    let first = parking_lot::Mutex::new(Some(first));
+    let (fabric, first) = (fabric.clone(), parking_lot::Mutex::new(Some(first)));
     let answer = move |request| {
         let (fabric, first) = (fabric.clone(), first.lock().take());
         async move {

@@ -3,7 +3,7 @@
 use copepod_client::{Key, Outcome};
 use copepod_core::controllers::disruption::{self, Scale};
 use copepod_core::controllers::{Target, meta};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::caches::Caches;
 use super::context::{Context, Running, about, add_all, now};
@@ -28,12 +28,13 @@ pub(super) fn run(context: Context) -> Running {
     });
     // A scale that changes without its pods having changed yet.
     let (q, c) = (queue.clone(), caches.clone());
-    let scaled = move |namespace: &Option<String>| {
-        add_all(&q, c.budgets.list(meta::text(namespace)).iter().map(|b| Key::of(&**b)));
+    let scaled = move |meta: Option<&ObjectMeta>| {
+        let namespace = meta.and_then(|m| m.namespace.as_deref()).unwrap_or_default();
+        add_all(&q, c.budgets.list(namespace).iter().map(|b| Key::of(&**b)));
     };
     let tell = scaled.clone();
-    caches.deployments.on_change(move |change| drop(change.last().map(|d| tell(&d.metadata.namespace))));
-    caches.stateful_sets.on_change(move |change| drop(change.last().map(|s| scaled(&s.metadata.namespace))));
+    caches.deployments.on_change(move |change| tell(change.last().map(|d| &d.metadata)));
+    caches.stateful_sets.on_change(move |change| scaled(change.last().map(|s| &s.metadata)));
     context.work(queue, |context, key| async move { reconcile(&context, &key).await })
 }
 
