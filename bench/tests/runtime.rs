@@ -3,7 +3,7 @@
 
 use std::process::Command;
 
-const ROWS: [&str; 34] = [
+const ROWS: [&str; 35] = [
     "command in a pod of its own: start to its main",
     "command: start, run, drop",
     "command: CPU for start, run, drop",
@@ -35,6 +35,7 @@ const ROWS: [&str; 34] = [
     "HTTP through a pod to another in process: latency, p50",
     "probe in process beside 0 spinners: p99",
     "probe in process beside 100 spinners: p99 above that alone",
+    "probe in process beside 8 spinners: p99 above the control's",
     "probe in process beside 8 spinners that call the host: p99",
     "probe in process beside 100 spinners that call the host: longest wait in the run queue",
     "probe over a socket beside 2 spinners: p99",

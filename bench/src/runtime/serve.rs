@@ -71,7 +71,10 @@ pub fn serve(serve: &Serve) -> Result<()> {
     threads.block_on(async {
         let runtime = pod::runtime(&serve.cache, INSTANCES)?;
         let program = pod::load(&runtime, &serve.component).await?;
-        let again = |spec: &mut ContainerSpec| spec.http_limits.requests_per_instance = serve.reuse;
+        let again = |spec: &mut ContainerSpec| {
+            spec.http_limits.requests_per_instance = serve.reuse;
+            spec.cpu_request = fair::REQUEST;
+        };
         let backend = Pod::new(&runtime)?;
         let _backend = backend.start_with(&program, again)?;
         let mut front = backend.net.clone();
