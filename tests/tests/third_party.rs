@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use copepod_tests::Cluster;
+use copepod_tests::{Cluster, run_with_input};
 use serde_json::{Value, json};
 
 /// A cluster with these programs as images; `None` if there are no programs.
@@ -64,6 +64,16 @@ fn interpreters_a_codec_and_a_database_work_on_one_volume() {
     let (code, log) = ended(&cluster, "chart", INIT, 0);
     let said = json!({"args": ["/in/chart.js", "two words", "ü"], "slept": true, "in": ["bars.json"]});
     assert_eq!((code, serde_json::from_str(&log).ok()), (0, Some(said)), "{log}");
+    // A further process of a container, with standard input and an exit code of its own.
+    let idle = container("idle", "quickjs", &["--std", "--eval", "while (true) os.sleep(60000)"]);
+    pod(&cluster, "idle", json!({"name": "chart"}), &[], &[idle]);
+    cluster.until("pod idle", "/status/phase", |phase| phase == "Running");
+    let sum =
+        "let [sum, line] = [0]; while ((line = std.in.getline()) !== null) sum += +line; print(sum); std.exit(sum)";
+    let mut exec = cluster.kubectl();
+    let ran = run_with_input(exec.args(["exec", "-i", "idle", "--", "qjs", "--std", "--eval", sum]), "20\n22\n");
+    assert!(ran.out == "42\n" && ran.err.contains("exit code 42"), "{ran:?}");
+
     let (code, log) = ended(&cluster, "chart", INIT, 1);
     assert_eq!((code, log.as_str()), (0, ""));
     let (code, log) = ended(&cluster, "chart", MAIN, 0);
