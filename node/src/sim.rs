@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use copepod_runtime::HttpLimits;
 use copepod_runtime::compile::Progress;
 use copepod_runtime::network::{Endpoint, HttpBody, HttpHandler, NetError};
 use http_body_util::BodyExt;
@@ -195,6 +196,7 @@ impl SimContainer {
             stdin: false,
             stdin_once: false,
             tty: false,
+            http: HttpLimits::default(),
             output: Arc::new(Nowhere),
             compiling: Arc::new(|_| {}),
         })

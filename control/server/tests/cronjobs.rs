@@ -81,8 +81,13 @@ impl Plane {
 
     fn run_controllers(&mut self) {
         let token = CancellationToken::new();
-        let config =
-            Config { ca_pem: "CA".into(), components: self.components.clone(), clock: self.clock.clone(), seed: 1 };
+        let config = Config {
+            ca_pem: "CA".into(),
+            components: self.components.clone(),
+            clock: self.clock.clone(),
+            seed: 1,
+            profiles: Vec::new(),
+        };
         let (tasks, _) = start(|user| self.client(user), config, token.clone());
         self.controllers = Some((token, tasks));
     }
