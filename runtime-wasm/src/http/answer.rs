@@ -57,7 +57,10 @@ pub(super) fn plain(status: StatusCode, text: &str) -> Response<HttpBody> {
 }
 
 /// The response without its body, which HTTP does not send for some methods and statuses; the guest may finish it.
-pub(super) fn without_body(response: Response<HttpBody>) -> Response<HttpBody> {
+pub(super) fn without_body(mut response: Response<HttpBody>, is_head: bool) -> Response<HttpBody> {
+    if !is_head {
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+    }
     response.map(|body| {
         drop(Lingering::new(body));
         Empty::new().map_err(|never| match never {}).boxed_unsync()

@@ -9,7 +9,7 @@ use std::time::Duration;
 use http::{Method, Request, Response, StatusCode};
 use http_body_util::BodyExt;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, ReadBuf};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 use tokio::sync::{Notify, oneshot};
 
 use super::answer::plain;
@@ -82,7 +82,7 @@ where
         };
         tokio::select! {
             served = serving => served.map_err(|error| anyhow::anyhow!("{error}")),
-            () = silent => Err(anyhow::anyhow!("no request within {} s", HEADER_TIMEOUT.as_secs())),
+            () = silent => anyhow::bail!("no request within {} s", HEADER_TIMEOUT.as_secs()),
         }
     };
     if let Ok(stream) = given_back.await {
@@ -100,6 +100,7 @@ fn refusal<B>(request: &Request<B>) -> Option<StatusCode> {
 }
 
 async fn discard(mut stream: ByteStream) {
+    let _ = stream.shutdown().await;
     let mut left = CLOSE_BYTES;
     let mut buffer = vec![0; 8 << 10];
     while let Ok(read @ 1..) = stream.read(&mut buffer).await {
@@ -171,8 +172,6 @@ impl AsyncWrite for Served {
 
 #[cfg(test)]
 mod tests {
-    use tokio::io::AsyncWriteExt;
-
     use super::*;
 
     async fn hello(_request: Request<HttpBody>) -> Response<HttpBody> {

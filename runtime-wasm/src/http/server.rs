@@ -111,16 +111,14 @@ impl HttpServer {
 impl HttpHandler for HttpServer {
     async fn handle(&self, request: Request<HttpBody>) -> Response<HttpBody> {
         let is_head = request.method() == Method::HEAD;
-        // A guest that answers without reading the body must not look to its writer like a broken connection.
-        let request = request.map(|body| HttpBody::new(Lingering::new(body)));
         let served = match self.0.admit(request) {
             Ok(request) => self.0.serve(request).await,
             Err(failure) => Err(failure),
         };
         let response = served.unwrap_or_else(Failure::into_response);
         match response.status() {
-            _ if is_head => without_body(response),
-            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => without_body(response),
+            StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED => without_body(response, is_head),
+            _ if is_head => without_body(response, is_head),
             _ => response,
         }
     }
@@ -134,10 +132,15 @@ impl Shared {
     fn admit(&self, request: Request<HttpBody>) -> Result<Request<HttpBody>, Failure> {
         check_headers(request.headers()).map_err(|_| Failure::HeadersTooLarge)?;
         let HttpLimits { max_body, idle, .. } = self.limits;
+        if request.body().is_end_stream() {
+            return Ok(request);
+        }
         if request.body().size_hint().lower() > max_body {
             return Err(Failure::BodyTooLarge);
         }
-        Ok(request.map(|body| HttpBody::new(Bounded::new(body, max_body, idle))))
+        // A guest that answers without reading the body must not look to its writer like a broken connection.
+        let bounded = |body| HttpBody::new(Bounded::new(Lingering::new(body), max_body, idle));
+        Ok(request.map(bounded))
     }
 
     async fn serve(self: &Arc<Self>, request: Request<HttpBody>) -> Result<Response<HttpBody>, Failure> {
