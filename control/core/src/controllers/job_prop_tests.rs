@@ -64,8 +64,6 @@ fn spec() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
     #[test]
     fn counters_are_exact_under_any_order(spec in spec(), ops in proptest::collection::vec(op(), 0..120)) {
         let mut sim = Sim::new(&spec);
