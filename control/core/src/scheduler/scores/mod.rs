@@ -38,8 +38,10 @@ pub(super) struct Scorer {
     /// Its weight unless the profile says another; upstream's.
     pub weight: i64,
     /// Works out what it means for a pod that may go to these nodes; `None` if it tells none of them apart.
-    pub prepare: fn(&Arc<PodInfo>, &mut Snapshot, &Profile, &[NodeId]) -> Option<Box<dyn Score>>,
+    pub prepare: Prepare,
 }
+
+type Prepare = fn(&Arc<PodInfo>, &mut Snapshot, &Profile, &[NodeId]) -> Option<Box<dyn Score>>;
 
 /// A criterion prepared for a pod.
 pub(super) trait Score {

@@ -42,10 +42,10 @@ fn host(name: &str, kind: usize) -> Value {
     if kind % 4 < 3 {
         labels["zone"] = json!(ZONES[kind % 4]);
     }
-    if kind % 2 == 0 {
+    if kind.is_multiple_of(2) {
         labels["disk"] = json!("ssd");
     }
-    let taints = if kind % 5 == 0 { json!([{"key": "t", "effect": "NoSchedule"}]) } else { json!([]) };
+    let taints = if kind.is_multiple_of(5) { json!([{"key": "t", "effect": "NoSchedule"}]) } else { json!([]) };
     json!({"name": name, "labels": labels, "spec": {"taints": taints}})
 }
 
@@ -120,7 +120,7 @@ impl Plain {
             };
             let least = domains.iter().map(|d| count(d)).min().unwrap_or(0);
             match self.label(node, key) {
-                Some(domain) => count(domain) + 1 <= least + spread["maxSkew"].as_u64().unwrap() as usize,
+                Some(domain) => count(domain) < least + spread["maxSkew"].as_u64().unwrap() as usize,
                 None => false,
             }
         };
