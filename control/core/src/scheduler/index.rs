@@ -10,38 +10,15 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
+use super::hooks::Hooks;
 use super::node_info::NodeInfo;
 use super::pod_info::PodInfo;
 use super::query::{AffinityTerm, Namespaces, Query, Spread};
 use super::topology::{Domain, NOWHERE, NodeId, NumberMap, Topology};
+use super::tracker::{Class, Tracker, bump};
 
 /// Trackers that are kept; above it, the half that was not asked for longest goes.
 pub const MAX_TRACKERS: usize = 512;
-
-/// Which nodes count for spreading: those with all topology keys that the pod's selector and tolerations allow.
-#[derive(Debug)]
-struct Class {
-    pod: Arc<PodInfo>,
-    honor_affinity: bool,
-    honor_taints: bool,
-    keys: Vec<u32>,
-    eligible: Vec<bool>,
-    /// By key: how many eligible nodes each domain has.
-    domains: Vec<NumberMap<u32>>,
-}
-
-/// How many pods of a query each domain has.
-#[derive(Debug)]
-pub(super) struct Tracker {
-    query: u32,
-    class: Option<u32>,
-    pub topology: u32,
-    counts: NumberMap<i64>,
-    /// How many domains have so many pods.
-    histogram: BTreeMap<i64, usize>,
-    total: i64,
-    used: u64,
-}
 
 /// What a placed pod's term means for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -69,44 +46,6 @@ pub(super) struct TermSet {
 struct Queried {
     query: Query,
     trackers: Vec<u32>,
-}
-
-/// Numbers by a label that all matching pods have; those without such a label on their own.
-#[derive(Debug, Default)]
-struct Hooks {
-    by_label: HashMap<String, HashMap<String, Vec<u32>>>,
-    others: BTreeSet<u32>,
-}
-
-impl Hooks {
-    fn add(&mut self, hook: Option<(&str, &str)>, id: u32) {
-        match hook {
-            Some((k, v)) => self.by_label.entry(k.into()).or_default().entry(v.into()).or_default().push(id),
-            None => {
-                self.others.insert(id);
-            }
-        }
-    }
-    fn remove(&mut self, hook: Option<(&str, &str)>, id: u32) {
-        let Some((k, v)) = hook else {
-            self.others.remove(&id);
-            return;
-        };
-        let Some(values) = self.by_label.get_mut(k) else { return };
-        if let Some(ids) = values.get_mut(v) {
-            ids.retain(|i| *i != id);
-            if ids.is_empty() {
-                values.remove(v);
-            }
-        }
-        if values.is_empty() {
-            self.by_label.remove(k);
-        }
-    }
-    fn of<'a>(&'a self, labels: &'a BTreeMap<String, String>) -> impl Iterator<Item = u32> + 'a {
-        let found = labels.iter().filter_map(|(k, v)| self.by_label.get(k)?.get(v));
-        found.flatten().copied().chain(self.others.iter().copied())
-    }
 }
 
 #[derive(Debug, Default)]
@@ -425,81 +364,4 @@ impl Index {
     pub fn sizes(&self) -> (usize, usize) {
         (self.trackers.len(), self.terms.len())
     }
-}
-
-impl Class {
-    fn enter(&mut self, id: NodeId, info: &NodeInfo, topologies: &NumberMap<Topology>) {
-        if self.eligible.len() <= id {
-            self.eligible.resize(id + 1, false);
-        }
-        let at = |key: &u32| topologies.get(key).map_or(NOWHERE, |t| t.of(id));
-        let eligible = info.node.is_some()
-            && self.keys.iter().all(|key| at(key) != NOWHERE)
-            && (!self.honor_affinity || self.pod.nodes.matches(&info.name, info.labels()))
-            && (!self.honor_taints || info.blocking_taints().all(|taint| self.pod.tolerates(taint)));
-        if let Some(place) = self.eligible.get_mut(id) {
-            *place = eligible;
-        }
-        if eligible {
-            for (key, domains) in self.keys.iter().zip(&mut self.domains) {
-                *domains.entry(at(key)).or_default() += 1;
-            }
-        }
-    }
-
-    fn leave(&mut self, id: NodeId, topologies: &NumberMap<Topology>) {
-        let Some(place) = self.eligible.get_mut(id).filter(|e| **e) else { return };
-        *place = false;
-        for (key, domains) in self.keys.iter().zip(&mut self.domains) {
-            let domain = topologies.get(key).map_or(NOWHERE, |t| t.of(id));
-            if let Some(count) = domains.get_mut(&domain) {
-                *count = count.saturating_sub(1);
-                if *count == 0 {
-                    domains.remove(&domain);
-                }
-            }
-        }
-    }
-}
-
-impl Tracker {
-    fn count(&mut self, node: NodeId, sign: i64, classes: &NumberMap<Class>, topologies: &NumberMap<Topology>) {
-        if let Some(class) = self.class.and_then(|class| classes.get(&class))
-            && !class.eligible.get(node).copied().unwrap_or(false)
-        {
-            return;
-        }
-        let domain = topologies.get(&self.topology).map_or(NOWHERE, |t| t.of(node));
-        if domain == NOWHERE {
-            return;
-        }
-        self.total += sign;
-        let after = bump(&mut self.counts, domain, sign);
-        if self.class.is_none() {
-            return;
-        }
-        let before = after - sign;
-        if before > 0
-            && let Some(domains) = self.histogram.get_mut(&before)
-        {
-            *domains -= 1;
-            if *domains == 0 {
-                self.histogram.remove(&before);
-            }
-        }
-        if after > 0 {
-            *self.histogram.entry(after).or_default() += 1;
-        }
-    }
-}
-
-/// Adds to a count; a count of zero is not kept. Returns the count.
-fn bump(counts: &mut NumberMap<i64>, domain: Domain, sign: i64) -> i64 {
-    let count = counts.entry(domain).or_default();
-    *count += sign;
-    let after = *count;
-    if after == 0 {
-        counts.remove(&domain);
-    }
-    after
 }

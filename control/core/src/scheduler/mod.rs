@@ -9,6 +9,7 @@
 mod change;
 mod cycle;
 mod filters;
+mod hooks;
 mod index;
 mod node_info;
 mod node_terms;
@@ -21,6 +22,7 @@ mod request;
 mod scores;
 mod snapshot;
 mod topology;
+mod tracker;
 pub mod volumes;
 pub mod writes;
 
