@@ -116,7 +116,7 @@ async fn http_requests_and_bodies() {
 async fn http_guests_that_misbehave() {
     let pod = Pod::new();
     let limits = |spec: &mut ContainerSpec| {
-        spec.http_limits.timeout = Duration::from_millis(500);
+        spec.http_limits.timeout = Duration::from_secs(3);
         spec.memory_limit = Some(64 << 20);
     };
     let web = pod.start("web", &[], limits).await;
