@@ -181,31 +181,6 @@ fn pods_get_their_configuration() {
 }
 
 #[test]
-fn a_drain_waits_for_disruption_budgets() {
-    let cluster = Cluster::start();
-    cluster.push("hello", "hello:1");
-    cluster.ok("create deployment web --image=hello:1 --replicas=2");
-    cluster.ok("create pdb web --selector=app=web --min-available=2");
-    cluster.ok("rollout status deployment/web --timeout=120s");
-    let allow = |n: u32| {
-        let status = format!(
-            r#"{{"status":{{"observedGeneration":1,"disruptionsAllowed":{n},"currentHealthy":2,"desiredHealthy":2}}}}"#
-        );
-        cluster.ok(&format!("patch pdb web --subresource=status --type=merge -p {status}"));
-    };
-    allow(0);
-    let refused = cluster.k("drain node-1 --pod-selector=app=web --timeout=3s");
-    assert!(!refused.ok && refused.err.contains("as it would violate the pod's disruption budget"), "{}", refused.err);
-    assert_eq!(cluster.pods("app=web").len(), 2);
-    allow(2);
-    let drained = cluster.ok("drain node-1 --pod-selector=app=web --timeout=60s");
-    assert!(drained.contains("node/node-1 drained"), "{drained}");
-    let status = cluster.get("pdb web")["status"].clone();
-    assert_eq!(status["disruptionsAllowed"], 0, "{status}");
-    assert_eq!(status["disruptedPods"].as_object().map(|pods| pods.len()), Some(2), "{status}");
-}
-
-#[test]
 fn what_the_node_does_not_serve_is_told() {
     let cluster = Cluster::start();
     cluster.push("toolbox", "toolbox");
