@@ -322,6 +322,21 @@ async fn pods_that_end_at_once_are_replaced_ever_more_slowly() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_deployment_rolls_within_a_quota_of_just_its_pods() {
+    let mut cluster = Cluster::start().await;
+    cluster.add_node("n1", "64Gi").await;
+    let quotas = cluster.api::<ResourceQuota>();
+    create(&quotas, json!({"metadata": {"name": "few"}, "spec": {"hard": {"pods": "4"}}})).await;
+    eventually("the quota's status", async || quotas.get("few").await.unwrap().status?.hard).await;
+    create::<Deployment>(&cluster.api(), web(4, "web:1")).await;
+    available(&cluster, 4).await;
+    let deployments = cluster.api::<Deployment>();
+    let image = json!({"spec": {"template": {"spec": {"containers": [{"name": "c", "image": "web:2"}]}}}});
+    deployments.patch("web", &PatchParams::default(), &Patch::Strategic(&image)).await.unwrap();
+    available(&cluster, 4).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stateful_set_says_what_is_refused_and_goes_on_when_it_may() {
     let mut cluster = Cluster::start().await;
     cluster.add_node("n1", "64Gi").await;

@@ -108,6 +108,7 @@ pub fn reconcile(
         r.metadata.name == latest.metadata.name || claim.owned.iter().any(|p| up_to_date(p, self::hash(r)))
     };
     plan.actions.extend(history.excess(spec.revision_history_limit, live));
+    plan.status_observed = true;
     plan.status = meta::status_patch(daemonsets(), &set.metadata, set.status.as_ref(), &status);
     plan
 }

@@ -12,6 +12,7 @@ use k8s_openapi::api::policy::v1::{PodDisruptionBudget, PodDisruptionBudgetStatu
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, OwnerReference, Time};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
+use super::job_status::demand_revision;
 use super::meta::{self, text};
 use super::{Plan, pod};
 
@@ -40,6 +41,18 @@ pub fn reconcile(
     let status = match count(budget, pods, scale_of) {
         Ok(counts) => {
             let disrupted = disrupted(budget, pods, now, &mut plan);
+            if counts.unmanaged {
+                let selector = meta::value(&budget.spec.as_ref().and_then(|s| s.selector.as_ref()));
+                plan.warn(
+                    "UnmanagedPods",
+                    format!(
+                        "Pods selected by this PodDisruptionBudget (selector: {selector}) were found to be unmanaged. As a \
+                         result, the status of the PDB cannot be calculated correctly, which may result in undefined \
+                         behavior. To account for these pods please set \".spec.minAvailable\" field of the PDB to an \
+                         integer value."
+                    ),
+                );
+            }
             if counts.selected == 0 {
                 plan.note("NoPods", "No matching pods found".into());
             }
@@ -59,6 +72,8 @@ pub fn reconcile(
         budget.status.as_ref(),
         &status,
     );
+    // An eviction that was allowed meanwhile counts.
+    demand_revision(plan.status.as_mut(), text(&budget.metadata.resource_version));
     if plan.status.is_none() {
         // Told once, with the status that came of it.
         plan.notes.clear();
@@ -72,6 +87,8 @@ struct Counts {
     selected: usize,
     expected: i32,
     desired: i32,
+    /// Whether pods that nobody controls were left out.
+    unmanaged: bool,
 }
 
 fn count(
@@ -84,39 +101,33 @@ fn count(
     let selected: Vec<&Arc<Pod>> =
         pods.iter().filter(|p| spec.selector.is_some() && meta::selects(&selector, &p.metadata)).collect();
     let scaled = |round: Option<&IntOrString>, total| meta::scaled(round, total, true);
+    let mut unmanaged = false;
+    let mut expected = || {
+        unmanaged = selected.iter().any(|p| meta::controller_of(&p.metadata).is_none());
+        scaled_to(&selected, &scale_of)
+    };
     let (expected, desired) = match (&spec.max_unavailable, &spec.min_available) {
         (Some(most), _) => {
-            let expected = expected(&selected, scale_of)?;
+            let expected = expected()?;
             (expected, (expected - scaled(Some(most), expected)).max(0))
         }
         (None, Some(IntOrString::Int(least))) => (i32::try_from(selected.len()).unwrap_or(i32::MAX), *least),
         (None, Some(least)) => {
-            let expected = expected(&selected, scale_of)?;
+            let expected = expected()?;
             (expected, scaled(Some(least), expected))
         }
         (None, None) => (0, 0),
     };
-    Ok(Counts { selector, selected: selected.len(), expected, desired })
+    Ok(Counts { selector, selected: selected.len(), expected, desired, unmanaged })
 }
 
-/// The pods that the controllers of these pods are to have together.
-fn expected(pods: &[&Arc<Pod>], scale_of: impl Fn(&OwnerReference) -> Option<Scale>) -> Result<i32, String> {
+/// The pods that the controllers of these pods are to have together; pods that nobody controls do not count.
+fn scaled_to(pods: &[&Arc<Pod>], scale_of: &impl Fn(&OwnerReference) -> Option<Scale>) -> Result<i32, String> {
     let mut scales: HashMap<String, i32> = HashMap::new();
-    let mut unmanaged = Vec::new();
-    for pod in pods {
-        let Some(owner) = meta::controller_of(&pod.metadata) else {
-            unmanaged.push(text(&pod.metadata.name));
-            continue;
-        };
+    for owner in pods.iter().filter_map(|p| meta::controller_of(&p.metadata)) {
         let scale = scale_of(owner)
             .ok_or_else(|| format!("{} {:?} does not implement the scale subresource", owner.kind, owner.name))?;
         scales.insert(scale.uid, scale.replicas);
-    }
-    if let Some(name) = unmanaged.first() {
-        return Err(format!(
-            "found no controller ref for pod {name:?}: a budget in percent or with maxUnavailable needs controllers \
-             that say how many pods there are to be"
-        ));
     }
     Ok(scales.into_values().fold(0, i32::saturating_add))
 }
@@ -296,14 +307,39 @@ mod tests {
 
     #[test]
     fn pods_without_a_scale_block_percentages() {
-        let mut alone = pods(1, 0);
-        Arc::make_mut(&mut alone[0]).metadata.owner_references = None;
-        let plan = reconcile(&budget("maxUnavailable: 1", "{disruptionsAllowed: 4}"), &alone, scale(1), now());
+        let plan = reconcile(&budget("maxUnavailable: 1", "{disruptionsAllowed: 4}"), &pods(1, 0), |_| None, now());
         let got = status(&plan);
         assert_eq!((&got["disruptionsAllowed"], &got["conditions"][0]["reason"]), (&0.into(), &"SyncFailed".into()));
-        assert!(plan.notes[0].warning && plan.notes[0].message.contains("found no controller ref for pod \"p0\""));
-        let absolute = reconcile(&budget("minAvailable: 0", "{}"), &alone, scale(1), now());
-        assert_eq!(status(&absolute)["disruptionsAllowed"], 1);
+        assert!(plan.notes[0].warning && plan.notes[0].message.contains("does not implement the scale subresource"));
+    }
+
+    #[test]
+    fn pods_that_nobody_controls_are_left_out() {
+        let mut alone = pods(4, 0);
+        Arc::make_mut(&mut alone[0]).metadata.owner_references = None;
+        // (spec, desired, expected, allowed)
+        for (spec, desired, expected, allowed) in [("maxUnavailable: 1", 2, 3, 2), ("minAvailable: 50%", 2, 3, 2)] {
+            let plan = reconcile(&budget(spec, "{}"), &alone, scale(3), now());
+            let got = status(&plan);
+            let of = |field: &str| got[field].as_i64().unwrap_or(0);
+            assert_eq!(
+                (of("desiredHealthy"), of("expectedPods"), of("disruptionsAllowed")),
+                (desired, expected, allowed)
+            );
+            assert!(plan.notes[0].warning && plan.notes[0].reason == "UnmanagedPods", "{spec}");
+            assert!(plan.notes[0].message.contains("(selector: {\"matchLabels\":{\"app\":\"a\"}})"), "{spec}");
+        }
+        let absolute = reconcile(&budget("minAvailable: 1", "{}"), &alone, scale(3), now());
+        assert_eq!((status(&absolute)["disruptionsAllowed"].as_i64(), absolute.notes.len()), (Some(3), 0));
+    }
+
+    #[test]
+    fn what_was_not_seen_is_not_overwritten() {
+        let mut seen = budget("minAvailable: 2", "{}");
+        seen.metadata.resource_version = Some("7".into());
+        let plan = reconcile(&seen, &pods(3, 0), scale(3), now());
+        let Some(Action::Patch { patch, .. }) = &plan.status else { panic!("{plan:?}") };
+        assert_eq!(patch["metadata"], serde_json::json!({"uid": "b", "resourceVersion": "7"}));
     }
 
     #[test]

@@ -118,6 +118,8 @@ pub struct Plan {
     pub actions: Vec<Action>,
     /// The status write, after the others.
     pub status: Option<Action>,
+    /// The status is of what was observed, whatever becomes of the actions: it is written also if one is refused.
+    pub status_observed: bool,
     /// Look again after this time even if nothing changes.
     pub requeue_after: Option<Duration>,
     /// Events for people.

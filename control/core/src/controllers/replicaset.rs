@@ -110,6 +110,7 @@ pub fn reconcile(
     if kind == Kind::ReplicationController {
         status.terminating_replicas = None;
     }
+    plan.status_observed = true;
     plan.status = meta::status_patch(kind.gvr(), &set.metadata, set.status.as_ref(), &status);
     plan
 }
@@ -160,8 +161,8 @@ fn status(
         }
     }
     let before = set.status.clone().unwrap_or_default();
-    // A failure to create stays until nothing more is to be created.
-    let keep_failure = active.len() < wanted;
+    // A failure to create or delete stays until there are as many as asked for.
+    let keep_failure = active.len() != wanted;
     let conditions: Vec<ReplicaSetCondition> =
         before.conditions.into_iter().flatten().filter(|c| c.type_ != "ReplicaFailure" || keep_failure).collect();
     ReplicaSetStatus {

@@ -189,4 +189,6 @@ fn a_failure_is_kept_until_all_are_created() {
     };
     assert_eq!(conditions(reconcile(&set, &[], &[], now())), None, "unchanged");
     assert_eq!(conditions(reconcile(&set, &[member("a", "")], &[], now())), Some(Value::Null), "removed");
+    let two = [member("a", ""), member("b", "")];
+    assert_eq!(conditions(reconcile(&set, &two, &[], now())), None, "one is to go: unchanged until it went");
 }

@@ -1,6 +1,7 @@
 //! StatefulSet: pods with names that stay, made and replaced in the order of their ordinals.
 //! Source: <https://kubernetes.io/docs/concepts/workloads/controllers/statefulset/>.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, HashMap};
 use std::ops::Range;
 use std::sync::Arc;
@@ -119,6 +120,7 @@ pub fn reconcile(set: &StatefulSet, seen: &Observed<'_>, failures: &mut Backoff,
         }));
     }
     let status = pass.status(collisions);
+    pass.plan.status_observed = true;
     pass.plan.status = meta::status_patch(statefulsets(), &set.metadata, set.status.as_ref(), &status);
     pass.plan
 }
@@ -284,8 +286,8 @@ impl Pass<'_> {
         Some(self.range.start.saturating_add(partition))
     }
 
-    /// Ends pods of other revisions, the highest ordinal first, as many as may be unavailable. Those that are
-    /// unavailable already cost nothing.
+    /// Ends pods of other revisions, as many as may be unavailable besides those that are and stay so: first those that
+    /// are unavailable themselves, then the highest ordinals.
     fn roll(&mut self) {
         let Some(first) = self.rolling_from() else { return };
         let replicas = self.range.end.saturating_sub(self.range.start);
@@ -294,25 +296,15 @@ impl Pass<'_> {
             Some(value) => meta::scaled(Some(value), replicas, false).max(1),
             None => 1,
         };
-        let there = |pass: &Self, n: i32| pass.pods.get(&n).is_some_and(|p| pass.stands(p));
-        let ordinals: Vec<i32> = self.pods.range(self.range.clone()).map(|(n, _)| *n).collect();
-        let available = ordinals.iter().filter(|n| there(self, **n)).count();
-        let mut room = i64::from(allowed) - i64::from(replicas) + i64::try_from(available).unwrap_or(i64::MAX);
-        for ordinal in ordinals.into_iter().rev().filter(|n| *n >= first) {
-            let Some(pod) = self.pods.get(&ordinal).cloned() else { continue };
-            let up_to_date = self.latest.metadata.name.as_deref() == Some(revision(&pod));
-            if up_to_date || !pod::active(&pod) {
-                continue;
-            }
-            if self.stands(&pod) {
-                if room <= 0 {
-                    continue;
-                }
-                room -= 1;
-            }
-            if self.changes >= MAX_BURST {
-                return;
-            }
+        let old =
+            |n: i32, p: &Pod| n >= first && pod::active(p) && self.latest.metadata.name.as_deref() != Some(revision(p));
+        let (mut old, others): (Vec<_>, Vec<_>) =
+            self.pods.range(self.range.clone()).map(|(n, p)| (*n, p.clone())).partition(|(n, p)| old(*n, p));
+        let standing = old.len() + others.iter().filter(|(_, p)| self.stands(p)).count();
+        let down = i64::from(replicas) - i64::try_from(standing).unwrap_or(i64::MAX);
+        let room = usize::try_from(i64::from(allowed) - down).unwrap_or(0);
+        old.sort_by_key(|(n, p)| (self.stands(p), self.available_in(p).is_some(), Reverse(*n)));
+        for (_, pod) in old.into_iter().take(room.min(MAX_BURST.saturating_sub(self.changes))) {
             self.delete(&pod, "rolling update");
         }
     }

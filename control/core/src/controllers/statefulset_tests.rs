@@ -226,6 +226,35 @@ fn rolling_update_by_partition_and_max_unavailable() {
 }
 
 #[test]
+fn a_parallel_rollout_takes_no_more_than_may_be_unavailable() {
+    // (maxUnavailable, minReadySeconds, pods that are not ready, the first that go)
+    let cases: [(&str, i64, &[&str], &[&str]); 7] = [
+        ("", 0, &[], &["-web-2"]),
+        ("", 0, &["web-0"], &["-web-0"]),
+        ("", 0, &["web-0", "web-1", "web-2"], &["-web-2"]),
+        ("", 3600, &[], &["-web-2"]),
+        ("", 3600, &["web-1"], &["-web-1"]),
+        ("maxUnavailable: 2", 0, &["web-0"], &["-web-0", "-web-2"]),
+        ("maxUnavailable: 2", 3600, &[], &["-web-2", "-web-1"]),
+    ];
+    for (most, min_ready, down, expected) in cases {
+        let mut c = cluster(&format!(
+            "podManagementPolicy: Parallel, minReadySeconds: {min_ready}, updateStrategy: {{rollingUpdate: {{{most}}}}}"
+        ));
+        settle(&mut c);
+        for pod in ["web-0", "web-1", "web-2"] {
+            c.run(pod, "n1", !down.contains(&pod));
+        }
+        settle(&mut c);
+        image(&mut c, "b");
+        assert_eq!(settle(&mut c), expected, "{most} {min_ready} {down:?}");
+        let first = expected[0].trim_start_matches('-');
+        c.remove("pods", first);
+        assert_eq!(settle(&mut c), [format!("+{first}")], "{most} {min_ready} {down:?}: it must be available first");
+    }
+}
+
+#[test]
 fn a_lost_pod_below_the_partition_comes_back_as_it_was() {
     let mut c = running("updateStrategy: {rollingUpdate: {partition: 2}}");
     image(&mut c, "b");

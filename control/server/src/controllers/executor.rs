@@ -66,11 +66,27 @@ impl Executor {
         &self.client
     }
 
-    /// Executes a plan's actions, then its status write. Stops after the batch in which something failed; what was
-    /// written by then is told in either case.
+    /// Executes a plan's actions, then its status write. Stops after the batch in which something failed, except that
+    /// what was observed is written even so when it was a refusal; what was written by then is told in either case.
     pub async fn run(&self, plan: &Plan) -> (Writes, Result<(), Failure>) {
         let mut writes = Writes::default();
-        let mut rest = plan.actions.as_slice();
+        let mut result = self.run_actions(&plan.actions, &mut writes).await;
+        let goes_on = match &result {
+            Ok(()) => true,
+            Err(Failure::Refused { .. }) => plan.status_observed,
+            Err(Failure::Stale) => false,
+        };
+        if let Some(status) = plan.status.as_ref().filter(|_| goes_on) {
+            match self.act(status).await {
+                Ok(written) => writes.add(status, written),
+                Err(error) => result = result.and(judge(status, error).map_or(Ok(()), Err)),
+            }
+        }
+        (writes, result)
+    }
+
+    async fn run_actions(&self, actions: &[Action], writes: &mut Writes) -> Result<(), Failure> {
+        let mut rest = actions;
         let mut size = 1;
         while !rest.is_empty() {
             let (batch, after) = rest.split_at(size.min(rest.len()));
@@ -82,22 +98,12 @@ impl Executor {
                 }
             }
             if let Some(failure) = failure {
-                return (writes, Err(failure));
+                return Err(failure);
             }
             rest = after;
             size = (size * 2).min(MAX_PARALLEL);
         }
-        if let Some(status) = &plan.status {
-            match self.act(status).await {
-                Ok(written) => writes.add(status, written),
-                Err(error) => {
-                    if let Some(failure) = judge(status, error) {
-                        return (writes, Err(failure));
-                    }
-                }
-            }
-        }
-        (writes, Ok(()))
+        Ok(())
     }
 
     async fn act(&self, action: &Action) -> Result<Written, kube::Error> {
@@ -157,11 +163,18 @@ fn judge(action: &Action, error: kube::Error) -> Option<Failure> {
         match status.code {
             // Gone, or replaced by another of its name: not ours any more.
             404 if !creating => return None,
+            // The name that was asked for is someone else's: to decide again does not help.
+            409 if named(action) && status.reason == "AlreadyExists" => {}
             409 => return Some(Failure::Stale),
             _ => {}
         }
     }
     Some(Failure::Refused { creating, error })
+}
+
+/// Whether it creates an object of a given name.
+fn named(action: &Action) -> bool {
+    matches!(action, Action::Create { object, .. } if object.pointer("/metadata/name").is_some_and(Value::is_string))
 }
 
 impl Writes {
@@ -192,3 +205,7 @@ pub(super) fn explain(error: &kube::Error) -> String {
 pub(super) fn namespace_going(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 403 && status.message.contains("being terminated"))
 }
+
+#[cfg(test)]
+#[path = "executor_tests.rs"]
+mod tests;

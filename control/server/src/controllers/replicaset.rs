@@ -68,7 +68,13 @@ async fn reconcile(context: &Context, key: &Key, kind: Kind, set: &ReplicaSet) -
     let (writes, outcome, failure) = context.apply(&plan, &subject, &path).await;
     context.tell_pods(&subject, &writes, failure.as_ref());
     if let Some(Failure::Refused { creating, error }) = failure {
-        let status = replicaset::failed(kind, set, creating, &explain(&error), now());
+        // The status that was written just now.
+        let fresh = match kind {
+            Kind::ReplicaSet => caches.replica_sets.get(key).map(|s| (*s).clone()),
+            Kind::ReplicationController => caches.replication_controllers.get(key).map(|rc| as_replica_set(&rc)),
+        };
+        let fresh = fresh.filter(|fresh| fresh.metadata.uid == set.metadata.uid);
+        let status = replicaset::failed(kind, fresh.as_ref().unwrap_or(set), creating, &explain(&error), now());
         if status.is_some() {
             let plan = Plan { status, ..Plan::default() };
             context.apply(&plan, &subject, &path).await;
