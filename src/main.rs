@@ -16,6 +16,15 @@ use clap::Parser;
 
 use cli::{Cli, Command};
 
+/// Connections of guests and files of their volumes are descriptors of this process: it takes as many as it may have.
+fn raise_open_files() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let limit = getrlimit(Resource::Nofile);
+    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum }) {
+        tracing::debug!(%error, "the limit of open files stays {:?}", limit.current);
+    }
+}
+
 fn main() -> ExitCode {
     let cli = Cli::parse();
     // The compiler child is a plain, short-lived process: no runtime, no logging.
@@ -24,6 +33,7 @@ fn main() -> ExitCode {
         return u8::try_from(code).map_or(ExitCode::FAILURE, ExitCode::from);
     }
     init_logging(&cli);
+    raise_open_files();
     if rustls::crypto::ring::default_provider().install_default().is_err() {
         tracing::debug!("a TLS provider is installed already");
     }

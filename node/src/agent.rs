@@ -276,7 +276,7 @@ async fn shared(
     });
     let starter = Starter {
         images: Arc::new(images),
-        configs: Arc::new(KubeConfigs::new(client.clone())),
+        configs: Arc::new(KubeConfigs::new(client.clone(), &registration.name)),
         services,
         host_ips: registration.ips.clone(),
         node_cpus: registration.machine.cpus,

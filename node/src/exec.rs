@@ -97,7 +97,7 @@ async fn attach(
     let handle = running(&pods, &namespace, &pod, &container)?;
     let upgrade = websocket(upgrade)?;
     let (to, output) = mpsc::channel(MAX_PIECES);
-    let stdin = handle.attach(to).filter(|_| options.stdin);
+    let stdin = handle.attach(to, options.stdin);
     let streams = Streams { stdin, output, stdout: options.stdout, stderr: options.stderr, tty: options.tty };
     // How the container ends is told by its status; attaching to it has succeeded.
     let ended = async move { ContainerExit { code: 0, ..handle.wait().await } };

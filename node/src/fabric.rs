@@ -203,11 +203,24 @@ async fn dial(to: impl tokio::net::ToSocketAddrs) -> Result<Endpoint, NetError> 
     Ok(Endpoint::Stream(Box::new(stream)))
 }
 
+/// Lookups outside the cluster that the machine's resolver works on at once, for all pods: each holds a thread of the
+/// pool that files use too. More fail as a resolver's passing failure.
+const MAX_RESOLVING: usize = 64;
+static RESOLVING: tokio::sync::Semaphore = tokio::sync::Semaphore::const_new(MAX_RESOLVING);
+
 async fn resolve_outside(name: &str) -> Result<Vec<IpAddr>, NetError> {
-    let found = tokio::time::timeout(CONNECT_TIMEOUT, tokio::net::lookup_host((name, 0))).await;
+    let place = RESOLVING.try_acquire().map_err(|_| NetError::TemporaryResolverFailure)?;
+    let name = name.to_owned();
+    // The place is given back when the resolver is done with it, however long nobody waits for it any more.
+    let lookup = tokio::task::spawn_blocking(move || {
+        let _place = place;
+        std::net::ToSocketAddrs::to_socket_addrs(&(name.as_str(), 0)).map(|list| list.map(|a| a.ip()).collect())
+    });
+    let found =
+        tokio::time::timeout(CONNECT_TIMEOUT, lookup).await.map(|ran| ran.map_err(std::io::Error::other).flatten());
     match found {
         Ok(Ok(list)) => {
-            let mut ips: Vec<IpAddr> = list.map(|a| a.ip()).collect();
+            let mut ips: Vec<IpAddr> = list;
             ips.dedup();
             if ips.is_empty() { Err(NetError::NameUnresolvable) } else { Ok(ips) }
         }

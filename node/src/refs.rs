@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use copepod_api::node_selector;
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Container, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Secret, Volume,
+    ConfigMap, Container, Node, PersistentVolume, PersistentVolumeClaim, Pod, PodSpec, Secret, Volume,
 };
 use kube::Api;
 use parking_lot::Mutex;
@@ -123,14 +124,15 @@ type Kept<T> = Mutex<HashMap<(String, String), (Instant, Arc<T>)>>;
 /// Reads one object at a time from the API server (a node may not list Secrets), keeping each for a short while.
 pub struct KubeConfigs {
     client: kube::Client,
+    node: String,
     config_maps: Kept<ConfigMap>,
     secrets: Kept<Secret>,
 }
 
 impl KubeConfigs {
-    /// Reads with this client.
-    pub fn new(client: kube::Client) -> Self {
-        Self { client, config_maps: Mutex::default(), secrets: Mutex::default() }
+    /// Reads with this client, for pods of this node.
+    pub fn new(client: kube::Client, node: &str) -> Self {
+        Self { client, node: node.into(), config_maps: Mutex::default(), secrets: Mutex::default() }
     }
 }
 
@@ -172,6 +174,10 @@ impl ConfigSource for KubeConfigs {
         let volume = volumes.get_opt(name).await.map_err(|e| e.to_string())?;
         let volume = volume.ok_or_else(|| format!("persistentvolume {name:?} not found"))?;
         is_claimed_by(&volume, &claim)?;
+        if volume.spec.as_ref().is_some_and(|s| s.node_affinity.is_some()) {
+            let nodes: Api<Node> = Api::all(self.client.clone());
+            is_on(&volume, &nodes.get(&self.node).await.map_err(|e| e.to_string())?)?;
+        }
         Ok(Some(Arc::new(volume)))
     }
 }
@@ -200,10 +206,42 @@ fn is_claimed_by(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> Re
     if ours { Ok(()) } else { Err(format!("persistentvolume {name:?} is not bound to this claim")) }
 }
 
+/// Checks that the volume can be reached from the node: a pod may have come here past the scheduler.
+fn is_on(volume: &PersistentVolume, node: &Node) -> Result<(), String> {
+    let affinity = volume.spec.as_ref().and_then(|s| s.node_affinity.as_ref());
+    let Some(required) = affinity.and_then(|a| a.required.as_ref()) else { return Ok(()) };
+    let name = node.metadata.name.as_deref().unwrap_or_default();
+    let labels = node.metadata.labels.clone().unwrap_or_default();
+    let volume = volume.metadata.name.as_deref().unwrap_or_default();
+    if node_selector::matches(&required.node_selector_terms, name, &labels) {
+        Ok(())
+    } else {
+        Err(format!("persistentvolume {volume:?} is not on node {name:?}: its nodeAffinity names others"))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_volume_of_another_node_is_not_mounted() {
+        let node: Node = serde_json::from_value(json!({"metadata": {"name": "a", "labels": {"disk": "ssd"}}})).unwrap();
+        for (terms, here) in [
+            (json!([{"matchExpressions": [{"key": "disk", "operator": "In", "values": ["ssd"]}]}]), true),
+            (json!([{"matchExpressions": [{"key": "disk", "operator": "In", "values": ["hdd"]}]}]), false),
+            (json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["a"]}]}]), true),
+            (json!([{"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["b"]}]}, {}]), false),
+            (json!([]), false),
+        ] {
+            let volume = json!({"metadata": {"name": "pv"},
+                "spec": {"nodeAffinity": {"required": {"nodeSelectorTerms": terms}}}});
+            let on = is_on(&serde_json::from_value(volume).unwrap(), &node);
+            assert_eq!(on.is_ok(), here, "{terms}");
+        }
+        assert!(is_on(&PersistentVolume::default(), &node).is_ok());
+    }
 
     #[test]
     fn claims_and_volumes_have_to_agree() {

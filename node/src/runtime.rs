@@ -244,6 +244,6 @@ pub trait RunningContainer: Send + Sync + 'static {
     /// when the last handle to it is dropped.
     fn exec(&self, spec: ExecSpec) -> Result<Arc<dyn RunningContainer>, RuntimeError>;
     /// Sends a copy of its output from now on; who does not keep up is let go. Returns its standard input, if that is
-    /// open.
-    fn attach(&self, output: mpsc::Sender<Piece>) -> Option<mpsc::Sender<Bytes>>;
+    /// open and asked for.
+    fn attach(&self, output: mpsc::Sender<Piece>, stdin: bool) -> Option<mpsc::Sender<Bytes>>;
 }

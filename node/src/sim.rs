@@ -246,7 +246,7 @@ impl RunningContainer for SimContainer {
         });
         Ok(process)
     }
-    fn attach(&self, output: mpsc::Sender<Piece>) -> Option<mpsc::Sender<Bytes>> {
+    fn attach(&self, output: mpsc::Sender<Piece>, _stdin: bool) -> Option<mpsc::Sender<Bytes>> {
         let (to, mut from) = mpsc::channel(1);
         tokio::spawn(async move {
             while let Some(data) = from.recv().await {

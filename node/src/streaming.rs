@@ -25,6 +25,11 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long after that a client is given to set up its streams.
 const READY_MARGIN: Duration = Duration::from_millis(20);
 
+/// How often a client is pinged.
+const PING: Duration = Duration::from_secs(30);
+/// How long a client may take to read what waits for it.
+const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
+
 const STDIN: u8 = 0;
 const STDOUT: u8 = 1;
 const STDERR: u8 = 2;
@@ -107,9 +112,10 @@ pub async fn carry(socket: WebSocket, mut streams: Streams, ended: impl Future<O
     let first = settle(&mut to_client, &mut from_client).await;
     let mut unread = first.into_iter().collect::<VecDeque<_>>();
     let mut waiting: Option<Bytes> = None;
+    let mut pings = tokio::time::interval(PING);
+    pings.reset();
     let last = loop {
         tokio::select! {
-            biased;
             Some(piece) = streams.output.recv() => {
                 if send(&mut to_client, &streams, piece).await.is_err() {
                     return;
@@ -124,6 +130,12 @@ pub async fn carry(socket: WebSocket, mut streams: Streams, ended: impl Future<O
                 break verdict(&exit);
             }
             () = deliver(streams.stdin.as_ref(), &mut waiting), if waiting.is_some() => {}
+            // A client that went while its input waits is noticed by writing to it.
+            _ = pings.tick() => {
+                if in_time(to_client.send(Message::Ping(Bytes::new()))).await.is_err() {
+                    return;
+                }
+            }
             // Input waits for the guest; the next message waits for it.
             message = next(&mut unread, &mut from_client), if waiting.is_none() => {
                 let Some(message) = message else { return };
@@ -176,9 +188,14 @@ pub async fn refuse(socket: WebSocket, why: &str) {
 
 async fn conclude(to: &mut (impl futures::Sink<Message> + Unpin), last: &Value) {
     let done = CloseFrame { code: close_code::NORMAL, reason: "".into() };
-    if to.send(output(ERROR, last.to_string().as_bytes())).await.is_ok() {
-        let _ = to.send(Message::Close(Some(done))).await;
+    if in_time(to.send(output(ERROR, last.to_string().as_bytes()))).await.is_ok() {
+        let _ = in_time(to.send(Message::Close(Some(done)))).await;
     }
+}
+
+/// A write to a client that must take it: one that does not must not keep a process, nor a pod that is gone.
+async fn in_time<E>(write: impl Future<Output = Result<(), E>>) -> Result<(), ()> {
+    tokio::time::timeout(WRITE_TIMEOUT, write).await.map_err(drop)?.map_err(drop)
 }
 
 /// Hands input over; a guest that is gone takes it too.
@@ -197,12 +214,12 @@ async fn send(
     to: &mut (impl futures::Sink<Message, Error = axum::Error> + Unpin),
     streams: &Streams,
     (stream, data): Piece,
-) -> Result<(), axum::Error> {
+) -> Result<(), ()> {
     let (channel, wanted) = match stream {
         Stream::Stderr if !streams.tty => (STDERR, streams.stderr),
         _ => (STDOUT, streams.stdout),
     };
-    if wanted { to.send(output(channel, &data)).await } else { Ok(()) }
+    if wanted { in_time(to.send(output(channel, &data))).await } else { Ok(()) }
 }
 
 #[cfg(test)]

@@ -263,10 +263,15 @@ impl RunningContainer for WasmContainer {
         }))
     }
 
-    fn attach(&self, output: mpsc::Sender<Piece>) -> Option<mpsc::Sender<Bytes>> {
-        self.attached.0.lock().push(output);
-        let mut stdin = self.stdin.lock();
-        if self.stdin_once { stdin.take() } else { stdin.clone() }
+    fn attach(&self, output: mpsc::Sender<Piece>, stdin: bool) -> Option<mpsc::Sender<Bytes>> {
+        let mut attached = self.attached.0.lock();
+        attached.retain(|to| !to.is_closed());
+        attached.push(output);
+        let mut input = self.stdin.lock();
+        if !stdin {
+            return None;
+        }
+        if self.stdin_once { input.take() } else { input.clone() }
     }
 }
 

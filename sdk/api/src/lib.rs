@@ -6,6 +6,7 @@ pub mod gvk;
 pub mod image;
 pub mod merge;
 pub mod names;
+pub mod node_selector;
 pub mod quantity;
 pub mod selector;
 pub mod status;

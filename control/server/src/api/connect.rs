@@ -10,6 +10,7 @@ use http::{HeaderName, StatusCode, header};
 use hyper::upgrade::OnUpgrade;
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
+use tokio::io::AsyncWriteExt;
 
 use super::request::Request;
 use super::{log, node_request, object};
