@@ -3,6 +3,7 @@
 use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
+use std::time::Duration;
 
 use bytes::{Buf as _, Bytes, BytesMut};
 use parking_lot::Mutex;
@@ -22,6 +23,9 @@ use crate::transfer::MAX_TRANSFER;
 const READ_AHEAD: usize = 16 << 10;
 /// Bytes read ahead, and taken from the guest at once, when the pod's buffers are full: part of what a socket costs.
 const LEAST: usize = crate::sockets::SOCKET_BYTES as usize / 2;
+
+/// How long what was written may take to be taken once the guest has dropped the connection.
+const LINGER: Duration = Duration::from_secs(60);
 
 /// Both directions of a connection, shared by the socket (for shutdown) and its streams.
 #[derive(Clone)]
@@ -43,7 +47,7 @@ impl Duplex {
             failure: None,
             _held: held.clone(),
         };
-        let writer = Writer { state: State::Idle(write), closed, permit: None, buffers, _held: held };
+        let writer = Writer { state: State::Idle(write), closed, permit: None, buffers, held };
         Self { reader: Arc::new(Mutex::new(reader)), writer: Arc::new(Mutex::new(writer)) }
     }
 
@@ -194,7 +198,7 @@ struct Writer {
     /// What the guest may write next, beyond the least.
     permit: Option<Room>,
     buffers: Arc<Buffers>,
-    _held: Arc<Held>,
+    held: Arc<Held>,
 }
 
 enum State {
@@ -299,8 +303,12 @@ impl Drop for Writer {
     fn drop(&mut self) {
         // What the guest was told is written gets written, as a kernel would do after a close.
         if let State::Writing(task) | State::Closing(task) = std::mem::replace(&mut self.state, State::Closed) {
-            let closed = self.closed.clone();
-            tokio::spawn(async move { closed.run_until_cancelled(task.result()).await.map(drop) });
+            // Meanwhile the connection is still one of the pod's.
+            let (closed, held) = (self.closed.clone(), self.held.clone());
+            tokio::spawn(async move {
+                let _ = closed.run_until_cancelled(tokio::time::timeout(LINGER, task.result())).await;
+                drop(held);
+            });
         }
     }
 }
@@ -384,10 +392,42 @@ mod tests {
     }
 
     fn stream(buffers: &Arc<Buffers>) -> (Duplex, tokio::io::DuplexStream) {
+        let (_, duplex, far) = connection(buffers);
+        (duplex, far)
+    }
+
+    fn connection(buffers: &Arc<Buffers>) -> (Arc<PodNet>, Duplex, tokio::io::DuplexStream) {
         let (near, far) = tokio::io::duplex(64);
         let net = PodNet::new(Vec::new(), Arc::new(Nowhere), Default::default());
         let held = Held { _permit: Arc::new(net.socket_permit().unwrap()), _binding: None };
-        (Duplex::new(Box::new(near), net.closed(), buffers.clone(), held), far)
+        let duplex = Duplex::new(Box::new(near), net.closed(), buffers.clone(), held);
+        (net, duplex, far)
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_dropped_connection_counts_until_its_last_write_is_done_or_too_late() {
+        let buffers = Buffers::new(BUFFER_BYTES);
+        for (is_shut_down, is_read) in [(false, true), (false, false), (true, true), (true, false)] {
+            let (net, duplex, mut far) = connection(&buffers);
+            let mut out = duplex.output();
+            out.check_write().unwrap();
+            out.write(Bytes::from(vec![7; 1000])).unwrap();
+            if is_shut_down {
+                duplex.shutdown_send();
+            }
+            drop((duplex, out));
+            tokio::time::sleep(LINGER / 2).await;
+            assert_eq!(net.socket_count(), 1, "its write is pending");
+            if is_read {
+                let mut got = Vec::new();
+                tokio::io::AsyncReadExt::read_to_end(&mut far, &mut got).await.unwrap();
+                assert_eq!(got, vec![7; 1000]);
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            } else {
+                tokio::time::sleep(LINGER / 2 + Duration::from_millis(10)).await;
+            }
+            assert_eq!((net.socket_count(), buffers.used()), (0, 0), "shut down: {is_shut_down}, read: {is_read}");
+        }
     }
 
     #[tokio::test]
@@ -401,7 +441,7 @@ mod tests {
         assert_eq!(out.check_write().unwrap(), 0);
         assert_eq!(buffers.used(), MAX_TRANSFER as u64, "what is left to be written is paid for");
         drop((duplex, out, _far));
-        tokio::time::timeout(std::time::Duration::from_secs(20), async {
+        tokio::time::timeout(Duration::from_secs(20), async {
             while buffers.used() > 0 {
                 tokio::task::yield_now().await;
             }
