@@ -263,6 +263,25 @@ async fn requests_have_limits() {
 }
 
 #[tokio::test]
+async fn a_response_that_is_given_up_holds_no_buffers() {
+    let pod = Pod::new();
+    let web = pod.start("web", &[], |spec| spec.http_limits.idle = Duration::from_millis(500)).await;
+    let mut stream = dial(&pod).await;
+    let before = pod.net.buffers().used();
+    stream.write_all(b"GET /flood HTTP/1.1\r\nhost: web\r\n\r\n").await.unwrap();
+    soon(stream.read_exact(&mut [0; 100])).await.unwrap();
+    assert!(pod.net.buffers().used() > before, "an exchange");
+    web.stderr.wait_for("GET /flood: the response was not read for").await;
+    // The client is still there.
+    soon(async {
+        while pod.net.buffers().used() > before {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
 async fn responses_to_guests_have_limits() {
     let pod = Pod::new();
     let _web = pod.start("web", &[], |_| {}).await;

@@ -14,6 +14,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio::time::Instant;
 
 use super::LINGER;
+use super::complaints::name_of;
 use super::limits::check_headers;
 use super::lingering::Lingering;
 
@@ -89,7 +90,7 @@ pub(super) struct Job {
 
 impl Job {
     pub(super) fn name(&self) -> String {
-        format!("{} {}", self.request.method(), self.request.uri().path())
+        name_of(&self.request)
     }
 }
 
@@ -103,6 +104,8 @@ pub(super) async fn given_up(answer: &Answer, listening: &mut oneshot::Receiver<
             None
         }
         () = answer.reading.stopped(idle) => {
+            // What was paid for is gone with the guest; its client may stay as long as it likes.
+            answer.reading.release();
             Some(format!("the response was not read for {} s, given up", idle.as_secs()))
         }
     }
@@ -138,23 +141,33 @@ impl Answer {
     }
 }
 
-/// Since when a response is not being read, though there is something to read.
+/// How a response is being read.
 #[derive(Default)]
-pub(super) struct Reading(Mutex<Option<Instant>>);
+pub(super) struct Reading {
+    /// Since when it is not, though there is something to read.
+    paused: Mutex<Option<Instant>>,
+    /// Its part of the pod's buffers, until it is given up.
+    exchange: Mutex<Option<Arc<Room>>>,
+}
 
 impl Reading {
     fn paused(&self) {
-        *self.0.lock() = Some(Instant::now());
+        *self.paused.lock() = Some(Instant::now());
     }
 
     fn resumed(&self) {
-        *self.0.lock() = None;
+        *self.paused.lock() = None;
+    }
+
+    fn release(&self) {
+        let exchange = self.exchange.lock().take();
+        drop(exchange);
     }
 
     /// Waits until the response has not been read for so long.
     async fn stopped(&self, idle: Duration) {
         loop {
-            let since = *self.0.lock();
+            let since = *self.paused.lock();
             match since {
                 Some(since) if since.elapsed() >= idle => return,
                 Some(since) => tokio::time::sleep_until(since + idle).await,
@@ -187,7 +200,6 @@ pub(super) struct Listened {
     cut: Arc<AtomicBool>,
     reading: Arc<Reading>,
     _listener: oneshot::Sender<()>,
-    _exchange: Arc<Room>,
 }
 
 impl Listened {
@@ -198,14 +210,16 @@ impl Listened {
         listener: oneshot::Sender<()>,
         exchange: Arc<Room>,
     ) -> Listened {
+        *reading.exchange.lock() = Some(exchange);
         reading.paused();
-        Listened { body, cut, reading, _listener: listener, _exchange: exchange }
+        Listened { body, cut, reading, _listener: listener }
     }
 }
 
 impl Drop for Listened {
     fn drop(&mut self) {
         self.reading.resumed();
+        self.reading.release();
     }
 }
 

@@ -184,7 +184,7 @@ async fn serve(
                     server.crowd.close(id);
                     any_given_up = true;
                     if let Some(reason) = reason {
-                        server.tell(reason);
+                        server.tell(&reason);
                     }
                 }
             }
@@ -273,7 +273,7 @@ async fn one(
     server.crowd.left(id);
     if let Err(reason) = answered {
         answer.send(Err(Failure::Guest));
-        server.tell(format!("{name}: {reason}"));
+        server.tell(&format!("{name}: {reason}"));
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 mod answer;
 mod bounded;
+mod complaints;
 mod connection;
 mod crowd;
 mod guest;

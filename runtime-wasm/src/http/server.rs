@@ -6,7 +6,6 @@ use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use bytes::Bytes;
 use futures::FutureExt;
 use http::{Method, Request, Response, StatusCode};
 use hyper::body::Body;
@@ -18,6 +17,7 @@ use wasmtime_wasi_http::handler::{Proxy, ProxyPre};
 
 use super::answer::{Answer, CutOnDrop, Failure, Job, Listened, given_up, unfit, without_body};
 use super::bounded::Bounded;
+use super::complaints::{Complaints, name_of};
 use super::crowd::{self, CloseOnDrop, Crowd};
 use super::guest::{self, Fault};
 use super::limits::{HttpLimits, check_headers};
@@ -50,6 +50,7 @@ pub(super) struct Shared {
     idle: Mutex<Vec<(Instant, Instance)>>,
     reaping: AtomicBool,
     pub(super) crowd: Crowd,
+    complaints: Complaints,
     pub(super) cancel: CancellationToken,
     ending: Ending,
 }
@@ -75,6 +76,7 @@ impl HttpServer {
         let permits = Arc::new(Semaphore::new(limits.max_concurrency.clamp(1, Semaphore::MAX_PERMITS)));
         let shared = Arc::new(Shared {
             pre,
+            complaints: Complaints::new(template.stderr.clone()),
             template,
             cpu,
             crowd: Crowd::new(limits.requests_at_once),
@@ -150,7 +152,7 @@ impl Shared {
         let permit = self.permit().await?;
         let exchange = Arc::new(buffers.reserve(EXCHANGE_BYTES).map_err(full)?);
         let permit = (permit, exchange.clone());
-        let name = format!("{} {}", request.method(), request.uri().path());
+        let name = name_of(&request);
         let (sender, answered) = oneshot::channel();
         let answer = Answer::new(sender);
         let (cut, reading) = (answer.cut.clone(), answer.reading.clone());
@@ -334,14 +336,17 @@ impl Shared {
     }
 
     /// Tells the container's log in passing.
-    pub(super) fn tell(self: &Arc<Self>, text: String) {
-        let server = self.clone();
-        self.cpu.spawn(async move { server.complain(&text).await });
+    pub(super) fn tell(&self, text: &str) {
+        if let Some(complaint) = self.complaints.write(text) {
+            self.cpu.spawn(complaint);
+        }
     }
 
     /// Tells the container's log.
     pub(super) async fn complain(&self, text: &str) {
-        self.template.stderr.write(Bytes::from(format!("copepod: {text}\n"))).await;
+        if let Some(complaint) = self.complaints.write(text) {
+            complaint.await;
+        }
     }
 }
 
