@@ -26,6 +26,7 @@ pub mod stdio;
 mod ticker;
 mod transfer;
 pub mod vfs;
+mod wakers;
 mod wrap;
 
 pub use crate::http::{HEADER_TIMEOUT, HttpLimits, MAX_HEADER_BYTES, MAX_HEADERS, serve_stream, serve_with};

@@ -13,6 +13,7 @@ use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{InputStream, OutputStream, StreamError, StreamResult};
 
 use crate::transfer::Pace;
+use crate::wakers::Wakers;
 
 /// Most bytes a guest hands over in one write; the next write waits until the sink took them.
 pub const MAX_WRITE: usize = 64 << 10;
@@ -44,12 +45,14 @@ pub(crate) struct Output {
     sink: Arc<dyn OutputSink>,
     tty: bool,
     pending: Arc<Mutex<Option<Write>>>,
+    /// Who waits for it: each of the guest's streams of WASI 0.3 may.
+    waiting: Arc<Wakers>,
 }
 
 impl Output {
     /// `tty`: the guest is told that it writes to a terminal.
     pub(crate) fn new(sink: Arc<dyn OutputSink>, tty: bool) -> Output {
-        Output { sink, tty, pending: Arc::default() }
+        Output { sink, tty, pending: Arc::default(), waiting: Arc::default() }
     }
 
     /// Waits until the sink took everything that was written.
@@ -60,7 +63,7 @@ impl Output {
     fn poll_idle(&self, cx: &mut Context<'_>) -> Poll<()> {
         let mut pending = self.pending.lock();
         if let Some(write) = pending.as_mut() {
-            std::task::ready!(write.as_mut().poll(cx));
+            std::task::ready!(self.waiting.poll(cx, |cx| write.as_mut().poll(cx)));
             *pending = None;
         }
         Poll::Ready(())
@@ -153,6 +156,8 @@ struct InputState {
     source: Option<InputSource>,
     ahead: Bytes,
     pace: Pace,
+    /// Who waits for the source.
+    waiting: Arc<Wakers>,
 }
 
 impl Input {
@@ -163,6 +168,7 @@ impl Input {
                 source: Some(source),
                 ahead: Bytes::new(),
                 pace: Pace::default(),
+                waiting: Arc::default(),
             })),
             tty,
         }
@@ -176,7 +182,7 @@ impl InputState {
         let mut space = BytesMut::zeroed(READ_AHEAD);
         let mut buffer = ReadBuf::new(&mut space);
         // A client that went away in the middle is the end of its input.
-        let _ = std::task::ready!(Pin::new(source).poll_read(cx, &mut buffer));
+        let _ = std::task::ready!(self.waiting.poll(cx, |cx| Pin::new(source).poll_read(cx, &mut buffer)));
         let filled = buffer.filled().len();
         if filled == 0 {
             self.source = None;
@@ -239,6 +245,8 @@ impl AsyncRead for Input {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
 
     struct Slow(tokio::sync::Semaphore, Mutex<Vec<u8>>);
@@ -267,6 +275,40 @@ mod tests {
         sink.0.add_permits(1);
         draining.await.unwrap();
         assert_eq!(sink.1.lock().as_slice(), b"one two");
+    }
+
+    #[tokio::test]
+    async fn all_who_wait_are_woken() {
+        use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+        let sink = Arc::new(Slow(tokio::sync::Semaphore::new(0), Mutex::default()));
+        let output = Output::new(sink.clone(), false);
+        output.start("first ".into());
+        let writers = ["one ", "two ", "three "].map(|text| {
+            let mut output = output.clone();
+            tokio::spawn(async move { output.write_all(text.as_bytes()).await })
+        });
+        let draining = tokio::spawn(async move { output.drain().await });
+        tokio::task::yield_now().await;
+        sink.0.add_permits(4);
+        for task in writers {
+            tokio::time::timeout(Duration::from_secs(20), task).await.expect("it is woken").unwrap().unwrap();
+        }
+        tokio::time::timeout(Duration::from_secs(20), draining).await.expect("it is woken").unwrap();
+
+        let (mut near, far) = tokio::io::duplex(64);
+        let input = Input::new(Box::new(far), true);
+        let readers = [(); 3].map(|()| {
+            let mut input = input.clone();
+            tokio::spawn(async move { input.read_u8().await })
+        });
+        tokio::task::yield_now().await;
+        near.write_all(b"abc").await.unwrap();
+        let mut got = Vec::new();
+        for task in readers {
+            got.push(tokio::time::timeout(Duration::from_secs(20), task).await.expect("it is woken").unwrap().unwrap());
+        }
+        got.sort_unstable();
+        assert_eq!(got, b"abc");
     }
 
     #[tokio::test]
