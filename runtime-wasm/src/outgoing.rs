@@ -95,6 +95,17 @@ async fn send(net: &PodNet, tls: &Tls, request: http::Request<WasiBody>, options
     Ok((response.map(|body| WasiBody::new(Bounded::new(body, u64::MAX, silence))), driver))
 }
 
+/// Why there is no response. A connection that ended before it was asked knows more than the request that found it so.
+async fn unsent(error: hyper::Error, connection: &mut AbortOnDropHandle<Result<(), hyper::Error>>) -> Error {
+    if (error.is_canceled() || error.is_closed())
+        && connection.is_finished()
+        && let Ok(Err(why)) = connection.await
+    {
+        return of_hyper(why);
+    }
+    of_hyper(error)
+}
+
 /// What a request is sent over.
 enum Connection {
     Handler(Arc<dyn crate::network::HttpHandler>),
@@ -113,8 +124,11 @@ async fn send_http1(stream: ByteStream, mut request: http::Request<WasiBody>) ->
     let mut client = http1::Builder::new();
     client.max_buf_size(MAX_HEADER_BYTES as usize);
     let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(of_hyper)?;
-    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let response = sender.send_request(request.map(Lingering::new)).await.map_err(of_hyper)?;
+    let mut connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let response = match sender.send_request(request.map(Lingering::new)).await {
+        Ok(response) => response,
+        Err(error) => return Err(unsent(error, &mut connection).await),
+    };
     let driver: Driver =
         Box::new(async move { connection.await.map_err(|_| Error::ConnectionTerminated)?.map_err(of_hyper) });
     Ok((response.map(|body| WasiBody::new(body.map_err(in_body))), driver))
@@ -126,8 +140,11 @@ async fn send_http2(stream: ByteStream, mut request: http::Request<WasiBody>) ->
     let mut client = http2::Builder::new(TokioExecutor::new());
     client.timer(TokioTimer::new()).max_header_list_size(MAX_HEADER_BYTES);
     let (mut sender, connection) = client.handshake(TokioIo::new(stream)).await.map_err(of_hyper)?;
-    let connection = AbortOnDropHandle::new(tokio::spawn(connection));
-    let response = sender.send_request(request.map(Lingering::new)).await.map_err(of_hyper)?;
+    let mut connection = AbortOnDropHandle::new(tokio::spawn(connection));
+    let response = match sender.send_request(request.map(Lingering::new)).await {
+        Ok(response) => response,
+        Err(error) => return Err(unsent(error, &mut connection).await),
+    };
     let driver: Driver = Box::new(async move {
         let _sender = sender;
         connection.await.map_err(|_| Error::ConnectionTerminated)?.map_err(of_hyper)

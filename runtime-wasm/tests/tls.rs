@@ -143,6 +143,11 @@ async fn nothing_else_is_trusted_and_errors_have_names() {
     let wrong_name = serve(&pod, authority.server(&["other.shop"], &[], false));
     let stranger = serve(&pod, Authority::new().server(&["web.shop"], &[], false));
     let wants_client = serve(&pod, authority.server(&["web.shop"], &[], true));
+    // Whether the alert comes before, with or after the request is a matter of luck.
+    for _ in 0..20 {
+        let (_, error) = fetch(&pod, &format!("https://web.shop:{wants_client}/")).await;
+        assert!(error.contains("alert-id: Some(116)"), "{error}");
+    }
     let closes = listen(&pod, |mut stream| async move { drop(stream.read(&mut [0; 4096]).await) });
     for (port, expected) in [
         (wrong_name, "TlsCertificateError"),

@@ -9,6 +9,10 @@ use crate::network::NetError;
 
 /// What went wrong before there was a response.
 pub(super) fn of_hyper(error: hyper::Error) -> Error {
+    // Whatever it made of the request: sent in part, never sent, cancelled.
+    if let Some(error) = source::<std::io::Error>(&error).and_then(tls_error) {
+        return of_tls(error);
+    }
     if error.is_parse_too_large() {
         return Error::HttpResponseHeaderSectionSize(None);
     }
@@ -46,7 +50,7 @@ pub(super) fn in_body(error: hyper::Error) -> Error {
 
 /// What ended a connection, TLS or not.
 pub(super) fn of_io(error: &std::io::Error) -> Error {
-    if let Some(error) = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+    if let Some(error) = tls_error(error) {
         return of_tls(error);
     }
     match error.kind() {
@@ -54,6 +58,11 @@ pub(super) fn of_io(error: &std::io::Error) -> Error {
         ErrorKind::InvalidData | ErrorKind::InvalidInput => Error::HttpProtocolError,
         _ => Error::ConnectionTerminated,
     }
+}
+
+/// What TLS has to say about it.
+pub(super) fn tls_error(error: &std::io::Error) -> Option<&rustls::Error> {
+    error.get_ref().and_then(|inner| inner.downcast_ref())
 }
 
 fn of_tls(error: &rustls::Error) -> Error {
