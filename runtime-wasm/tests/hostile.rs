@@ -119,7 +119,8 @@ async fn attacks_by_wasi_03_end_and_leave_nothing() {
         ("streams", "", Trapped("resource table has no free keys")),
         ("joined", "", Trapped("resource table has no free keys")),
         ("tasks", "", Trapped("handle limit exceeded")),
-        ("descriptors", "", Trapped("handle limit exceeded")),
+        // Of open files: the limit of handles comes after it, and traps.
+        ("descriptors", "", Told("InsufficientMemory")),
         ("sockets", "", Told("limit of sockets")),
         ("half-open", "", Told("ConnectionRefused")),
         ("accepts", "", Harmless),
