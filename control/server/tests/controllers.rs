@@ -411,6 +411,37 @@ async fn a_pod_that_fits_nowhere_says_why_and_is_placed_when_it_does() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_pod_whose_labels_change_no_longer_keeps_others_away() {
+    let mut cluster = Cluster::start().await;
+    cluster.add_node("n1", "64Gi").await;
+    let labels = json!({"metadata": {"labels": {"kubernetes.io/hostname": "n1"}}});
+    let nodes = Api::<Node>::all(cluster.client.clone());
+    nodes.patch("n1", &PatchParams::default(), &Patch::Merge(&labels)).await.unwrap();
+    let pods = cluster.api::<Pod>();
+    let apart = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
+        {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}},
+    ]}});
+    let pod = |name: &str| {
+        json!({
+            "metadata": {"name": name, "labels": {"app": "web"}},
+            "spec": {"affinity": apart, "containers": [{"name": "c", "image": "i"}]},
+        })
+    };
+    let condition = async |name: &str, status: &str| {
+        let conditions = pods.get(name).await.unwrap().status?.conditions?;
+        conditions.iter().any(|c| c.type_ == "PodScheduled" && c.status == status).then_some(())
+    };
+    let placed = async |name: &str| pods.get(name).await.unwrap().spec?.node_name;
+    create(&pods, pod("first")).await;
+    eventually("the first placed", async || placed("first").await).await;
+    create(&pods, pod("second")).await;
+    eventually("the second refused", async || condition("second", "False").await).await;
+    let other = json!({"metadata": {"labels": {"app": "db"}}});
+    pods.patch("first", &PatchParams::default(), &Patch::Merge(&other)).await.unwrap();
+    eventually("the second placed", async || placed("second").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn namespaces_get_their_things_and_go_with_all_content() {
     let mut cluster = Cluster::start().await;
     cluster.add_node("n1", "64Gi").await;

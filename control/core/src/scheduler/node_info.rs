@@ -39,6 +39,12 @@ impl NodeInfo {
         i64::try_from(self.pods.len()).unwrap_or(i64::MAX)
     }
 
+    /// Its pods that a pod may end to make room for itself.
+    pub(super) fn yielding_to(&self, pod: &PodInfo) -> impl Iterator<Item = &Arc<PodInfo>> {
+        let (preempts, priority) = (pod.may_preempt(), pod.priority);
+        self.pods.values().filter(move |p| preempts && p.priority < priority)
+    }
+
     /// Its labels.
     pub fn labels(&self) -> &BTreeMap<String, String> {
         self.node.as_ref().and_then(|n| n.metadata.labels.as_ref()).unwrap_or(&NO_LABELS)

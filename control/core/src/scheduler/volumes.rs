@@ -33,6 +33,10 @@ pub enum ClaimStep {
         claim: String,
         /// Name of the volume.
         volume: String,
+        /// UID of the volume that was seen.
+        uid: Option<String>,
+        /// Its revision: the write fails if the volume is no longer as it was seen.
+        revision: Option<String>,
     },
     /// Have a volume made: the annotation [`SELECTED_NODE`] on the claim.
     Provision {
@@ -59,6 +63,8 @@ pub struct Volumes {
     drivers: HashMap<String, Arc<CSINode>>,
     /// By claim: how many placed pods use it.
     users: HashMap<Names, i64>,
+    /// By volume: the claim for which it is being reserved, until the volume shows it.
+    reserved: HashMap<String, Names>,
 }
 
 /// What a claim of a pod comes to on a node.
@@ -85,6 +91,7 @@ impl Volumes {
     }
     /// Takes in a volume; `None` if it is gone.
     pub fn set_volume(&mut self, name: &str, volume: Option<Arc<PersistentVolume>>) {
+        self.reserved.remove(name);
         match volume {
             Some(volume) => self.volumes.insert(name.into(), volume),
             None => self.volumes.remove(name),
@@ -97,6 +104,25 @@ impl Volumes {
     /// Takes in a node's drivers; `None` if they are gone.
     pub fn set_drivers(&mut self, node: &str, drivers: Option<Arc<CSINode>>) {
         put(&mut self.drivers, node.into(), drivers);
+    }
+
+    /// Remembers the volumes that steps reserve for claims of a namespace, until they are seen changed.
+    pub fn reserve(&mut self, namespace: &str, steps: &[ClaimStep]) {
+        for step in steps {
+            if let ClaimStep::Reserve { claim, volume, .. } = step {
+                self.reserved.insert(volume.clone(), (namespace.into(), claim.clone()));
+            }
+        }
+    }
+    /// Forgets such volumes: they were not reserved after all.
+    pub fn release(&mut self, namespace: &str, steps: &[ClaimStep]) {
+        for step in steps {
+            if let ClaimStep::Reserve { claim, volume, .. } = step
+                && self.reserved.get(volume).is_some_and(|(n, c)| n == namespace && c == claim)
+            {
+                self.reserved.remove(volume);
+            }
+        }
     }
 
     pub(super) fn pod(&mut self, pod: &PodInfo, sign: i64) {
@@ -145,17 +171,24 @@ impl Volumes {
         }
     }
 
-    /// The smallest unbound volume that a claim may have on a node, besides those in `taken`.
+    /// The volume kept for a claim, or the smallest unbound one that it may have on a node, besides those in `taken`.
     pub(super) fn find(
         &self,
         claim: &PersistentVolumeClaim,
         node: &NodeInfo,
         taken: &[String],
     ) -> Option<&PersistentVolume> {
+        let (namespace, name) = (meta::text(&claim.metadata.namespace), meta::text(&claim.metadata.name));
+        let others = |volume: &str| self.reserved.get(volume).is_some_and(|(n, c)| n != namespace || c != name);
         let fitting = self.volumes.values().filter(|v| {
-            !taken.iter().any(|t| t == meta::text(&v.metadata.name)) && may_hold(v, claim) && reaches(v, node)
+            let volume = meta::text(&v.metadata.name);
+            !taken.iter().any(|t| t == volume) && !others(volume) && may_hold(v, claim) && reaches(v, node)
         });
-        fitting.min_by_key(|v| (capacity(v), meta::text(&v.metadata.name))).map(AsRef::as_ref)
+        let kept = |v: &PersistentVolume| {
+            v.spec.as_ref().is_some_and(|s| s.claim_ref.is_some())
+                || self.reserved.contains_key(meta::text(&v.metadata.name))
+        };
+        fitting.min_by_key(|v| (!kept(v), capacity(v), meta::text(&v.metadata.name))).map(AsRef::as_ref)
     }
 
     /// How many volumes of a driver a node takes; `None` if it does not say.

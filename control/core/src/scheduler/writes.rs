@@ -61,10 +61,12 @@ pub fn end(victim: &PodInfo, scheduler: &str, now: Timestamp) -> Vec<Action> {
 pub fn claims(pod: &PodInfo, uid_of: impl Fn(&str) -> Option<String>, steps: &[ClaimStep]) -> Vec<Action> {
     let patch = |target, patch| Action::Patch { target, subresource: "", patch };
     let one = |step: &ClaimStep| match step {
-        ClaimStep::Reserve { claim, volume } => Some(patch(
+        ClaimStep::Reserve { claim, volume, uid, revision } => Some(patch(
             Target::new(meta::v1("", "persistentvolumes"), "", volume),
             json!({
-                "metadata": {"annotations": {BOUND_BY_CONTROLLER: "yes"}},
+                "metadata": {
+                    "uid": uid, "resourceVersion": revision, "annotations": {BOUND_BY_CONTROLLER: "yes"},
+                },
                 "spec": {"claimRef": {
                     "apiVersion": "v1", "kind": "PersistentVolumeClaim",
                     "namespace": pod.namespace(), "name": claim, "uid": uid_of(claim),

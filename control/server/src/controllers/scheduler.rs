@@ -124,8 +124,9 @@ impl Scheduler {
         let decision = schedule(pod, snapshot, profile, cursor);
         match &decision {
             Decision::Bind(node) => snapshot.assume(pod, node),
-            Decision::BindClaims { node, .. } => {
+            Decision::BindClaims { node, steps } => {
                 snapshot.nominate(pod, node);
+                snapshot.volumes.reserve(pod.namespace(), steps);
                 queue.unschedulable(pod.uid(), Snapshot::claims_refused(), self.now());
             }
             Decision::Unschedulable(failure) => {
@@ -210,7 +211,11 @@ impl Scheduler {
         let why = format!("its claims are to be bound for {node}");
         let plan = Plan { actions: writes::claims(pod, uid_of, steps), ..Plan::nothing(why) };
         if self.apply(&plan, pod).await.is_err() {
-            self.try_again(pod.uid());
+            self.took(|state| {
+                state.queue.failed(pod.uid(), self.now());
+                state.snapshot.volumes.release(pod.namespace(), steps);
+                Some(Change::Volume)
+            });
         }
     }
 

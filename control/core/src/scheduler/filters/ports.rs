@@ -30,5 +30,9 @@ impl Check for Free {
 }
 
 fn helped_by(pod: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
-    change.roomier(snapshot).is_some_and(|node| free(pod, node))
+    let Some(node) = change.roomier(snapshot) else { return false };
+    // Who may preempt is helped also if its ports are free only then.
+    let yielding: Vec<&str> = node.yielding_to(pod).map(|p| p.uid()).collect();
+    let mut staying = node.pods.values().filter(|p| !yielding.contains(&p.uid()));
+    staying.all(|p| !pod.ports.iter().any(|wanted| p.ports.iter().any(|used| wanted.conflicts(used))))
 }

@@ -52,8 +52,14 @@ fn short(want: i64, have: i64, used: i64) -> bool {
 
 fn helped_by(pod: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
     let Some(node) = change.roomier(snapshot) else { return false };
-    let (want, have, used) = (&pod.request, &node.allocatable, &node.used);
-    node.pod_count() < node.max_pods
+    let (want, have, mut used) = (&pod.request, &node.allocatable, node.used.clone());
+    let mut count = node.pod_count();
+    // Who may preempt is helped also if it fits only then.
+    for p in node.yielding_to(pod) {
+        used.subtract(&p.request);
+        count -= 1;
+    }
+    count < node.max_pods
         && !short(want.cpu_milli, have.cpu_milli, used.cpu_milli)
         && !short(want.memory, have.memory, used.memory)
         && want.other.iter().all(|(name, amount)| !short(*amount, have.other(name), used.other(name)))

@@ -19,13 +19,10 @@ fn prepare(pod: &Arc<PodInfo>, _: &mut Snapshot) -> Prepared {
 
 impl Check for Tolerated {
     fn check(&self, _: &Snapshot, node: &NodeInfo) -> Result<(), Refusal> {
-        match node.blocking_taints().find(|taint| !self.0.tolerates(taint)) {
-            None => Ok(()),
-            Some(taint) => {
-                let value = taint.value.as_deref().unwrap_or_default();
-                Err(Refusal::lasting(format!("node(s) had untolerated taint {{{}: {value}}}", taint.key)))
-            }
+        if node.blocking_taints().all(|taint| self.0.tolerates(taint)) {
+            return Ok(());
         }
+        Err(Refusal::lasting("node(s) had untolerated taint(s)"))
     }
 }
 

@@ -59,7 +59,12 @@ pub(in crate::scheduler) fn steps(
                     steps.push(if kept {
                         ClaimStep::Await { claim: name.clone() }
                     } else {
-                        ClaimStep::Reserve { claim: name.clone(), volume: volume_name.clone() }
+                        ClaimStep::Reserve {
+                            claim: name.clone(),
+                            volume: volume_name.clone(),
+                            uid: volume.metadata.uid.clone(),
+                            revision: volume.metadata.resource_version.clone(),
+                        }
                     });
                     taken.push(volume_name);
                 } else if !makes_for(class, node) {

@@ -18,13 +18,13 @@ fn messages_are_upstreams() {
             three,
             "[]",
             "{cpu: 3}",
-            "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {k: v}. preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
+            "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). preemption: 0/3 nodes are available: 3 Preemption is not helpful for scheduling.",
         ),
         (
             three,
             "[{name: x, cpu: 1, nodeName: c}]",
             "{cpu: 2}",
-            "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint {k: v}. preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling.",
+            "0/3 nodes are available: 1 Insufficient cpu, 2 node(s) had untolerated taint(s). preemption: 0/3 nodes are available: 1 No preemption victims found for incoming pod, 2 Preemption is not helpful for scheduling.",
         ),
         (
             "[{name: a}]",
@@ -165,6 +165,60 @@ fn claims_that_wait_are_bound_for_the_node() {
 }
 
 #[test]
+fn a_volume_is_reserved_for_one_claim_as_it_was_seen() {
+    let yaml = |text: String| crate::controllers::testing::yaml::<Value>(&text);
+    let mut world = World::of("[{name: a}]");
+    let class =
+        "{metadata: {name: local}, provisioner: kubernetes.io/no-provisioner, volumeBindingMode: WaitForFirstConsumer}";
+    world.snapshot.volumes.set_class("local", Some(Arc::new(crate::controllers::testing::yaml(class))));
+    let asks = "storageClassName: local, accessModes: [ReadWriteOnce]";
+    for claim in ["one", "two"] {
+        let object = yaml(format!(
+            "{{metadata: {{name: {claim}, namespace: shop, uid: {claim}}}, spec: {{{asks}, resources: {{requests: {{storage: 1Gi}}}}}}}}"
+        ));
+        world.snapshot.volumes.set_claim("shop", claim, Some(Arc::new(serde_json::from_value(object).unwrap())));
+    }
+    let volume = |name: &str, size: &str, more: &str| {
+        let object = yaml(format!(
+            "{{metadata: {{name: {name}, uid: u-{name}, resourceVersion: '7'}}, spec: {{{asks}, capacity: {{storage: {size}}}{more}}}}}"
+        ));
+        Some(Arc::new(serde_json::from_value(object).unwrap()))
+    };
+    world.snapshot.volumes.set_volume("big", volume("big", "2Gi", ""));
+    let user = |claim: &str| {
+        pod_of(&format!("{{name: {claim}, volumes: [{{name: v, persistentVolumeClaim: {{claimName: {claim}}}}}]}}"))
+    };
+    let Decision::BindClaims { steps, .. } =
+        schedule(&user("one"), &mut world.snapshot, &world.profile, &mut world.cursor)
+    else {
+        panic!()
+    };
+    let actions = writes::claims(&user("one"), |claim| Some(claim.into()), &steps);
+    let [crate::controllers::Action::Patch { target, patch, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!(target.name, "big");
+    assert_eq!((&patch["metadata"]["uid"], &patch["metadata"]["resourceVersion"]), (&json!("u-big"), &json!("7")));
+
+    world.snapshot.volumes.reserve("shop", &steps);
+    assert!(
+        world.message("{name: two, volumes: [{name: v, persistentVolumeClaim: {claimName: two}}]}").contains("to bind")
+    );
+    world.snapshot.volumes.set_volume("small", volume("small", "1Gi", ""));
+    assert!(world.decide(&user("one")).unwrap().contains("\"big\""), "what is reserved for it already");
+    assert!(world.decide(&user("two")).unwrap().contains("\"small\""));
+    world.snapshot.volumes.set_volume("small", None);
+
+    let seen = ", claimRef: {namespace: shop, name: one, uid: one}";
+    world.snapshot.volumes.set_volume("big", volume("big", "2Gi", seen));
+    assert_eq!(world.decide(&user("one")).unwrap(), "a [Await { claim: \"one\" }]");
+    assert!(world.decide(&user("two")).is_err());
+
+    world.snapshot.volumes.set_volume("big", volume("big", "2Gi", ""));
+    world.snapshot.volumes.reserve("shop", &steps);
+    world.snapshot.volumes.release("shop", &steps);
+    assert!(world.decide(&user("two")).unwrap().contains("\"big\""), "it was not reserved after all");
+}
+
+#[test]
 fn profiles_are_read() {
     let text = "
 apiVersion: kubescheduler.config.k8s.io/v1
@@ -221,12 +275,23 @@ fn changes_wake_those_that_they_help() {
             "{{{key}: {{requiredDuringSchedulingIgnoredDuringExecution: [{{topologyKey: h, labelSelector: {{matchLabels: {{app: web}}}}}}]}}}}"
         )
     };
-    // (pod, change, helped): one node `a` of 2 CPUs with half of one free, labelled and tainted.
+    let port = |more: &str| {
+        let (port, more) = more.split_once(',').unwrap();
+        format!("{{containers: [{{name: c, ports: [{{containerPort: 80, hostPort: {port}}}]}}], {more}}}")
+    };
+    // (pod, change, helped): one node `a` of 2 CPUs with half of one free and port 80 taken, labelled and tainted.
     let cases = [
         ("{cpu: 1}".to_string(), Change::Node("a".into()), false),
         ("{cpu: 500m}".into(), Change::Node("a".into()), true),
         ("{cpu: 500m}".into(), gone("{name: 'y'}", "a"), true),
         ("{cpu: 1}".into(), gone("{name: 'y'}", "a"), false),
+        ("{cpu: 1, priority: 5}".into(), gone("{name: 'y'}", "a"), true),
+        ("{cpu: 1, priority: 5, preemptionPolicy: Never}".into(), gone("{name: 'y'}", "a"), false),
+        ("{cpu: 3, priority: 5}".into(), gone("{name: 'y'}", "a"), false),
+        (port("80, priority: 0"), gone("{name: 'y'}", "a"), false),
+        (port("81, priority: 0"), gone("{name: 'y'}", "a"), true),
+        (port("80, priority: 5"), gone("{name: 'y'}", "a"), true),
+        (port("80, priority: 5, preemptionPolicy: Never"), gone("{name: 'y'}", "a"), false),
         ("{cpu: 1}".into(), Change::Volume, false),
         ("{cpu: 1}".into(), Change::NodeGone, false),
         ("{nodeSelector: {d: e}}".into(), Change::Node("a".into()), false),
@@ -237,10 +302,13 @@ fn changes_wake_those_that_they_help() {
         (format!("{{affinity: {}}}", apart("podAntiAffinity")), gone("{labels: {app: db}}", "a"), false),
     ];
     for (spec, change, helped) in cases {
-        let mut world = World::of("[{name: a, labels: {h: a}}]").with("[{name: x, cpu: 1500m, nodeName: a}]");
+        let mut world = World::of("[{name: a, labels: {h: a}}]").with(
+            "[{name: x, cpu: 1500m, nodeName: a}, {name: w, nodeName: a, containers: [{name: c, ports: [{containerPort: 80, hostPort: 80}]}]}]",
+        );
         let pod = pod_of(&spec);
         let filter = match &spec {
             s if s.contains("cpu") => "NodeResourcesFit",
+            s if s.contains("hostPort") => "NodePorts",
             s if s.contains("nodeSelector") => "NodeAffinity",
             _ => "InterPodAffinity",
         };

@@ -77,7 +77,7 @@ impl Scheduler {
     }
 
     /// Takes something in and wakes whom it may help.
-    fn took(&self, take: impl FnOnce(&mut State) -> Option<Change>) {
+    pub(super) fn took(&self, take: impl FnOnce(&mut State) -> Option<Change>) {
         let mut state = self.state.lock();
         if let Some(change) = take(&mut state) {
             self.tell(&mut state, &change);
@@ -151,6 +151,11 @@ impl Scheduler {
             }
             state.queue.remove(info.uid());
             state.snapshot.set_pod(&info);
+            if let Some(before) = before.as_ref().filter(|before| before.labels() != info.labels()) {
+                // As it was, it is gone for those that look at labels.
+                let gone = Change::PodGone { pod: before.clone(), node: pod::node_name(new).into() };
+                self.tell(state, &gone);
+            }
             match before {
                 // It may ask for less than before.
                 Some(before) if before.request != info.request => Some(Change::Node(pod::node_name(new).into())),
