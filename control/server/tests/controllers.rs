@@ -421,10 +421,10 @@ async fn a_pod_whose_labels_change_no_longer_keeps_others_away() {
     let apart = json!({"podAntiAffinity": {"requiredDuringSchedulingIgnoredDuringExecution": [
         {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": {"app": "web"}}},
     ]}});
-    let pod = |name: &str| {
+    let pod = |name: &str, affinity: Value| {
         json!({
             "metadata": {"name": name, "labels": {"app": "web"}},
-            "spec": {"affinity": apart, "containers": [{"name": "c", "image": "i"}]},
+            "spec": {"affinity": affinity, "containers": [{"name": "c", "image": "i"}]},
         })
     };
     let condition = async |name: &str, status: &str| {
@@ -432,9 +432,9 @@ async fn a_pod_whose_labels_change_no_longer_keeps_others_away() {
         conditions.iter().any(|c| c.type_ == "PodScheduled" && c.status == status).then_some(())
     };
     let placed = async |name: &str| pods.get(name).await.unwrap().spec?.node_name;
-    create(&pods, pod("first")).await;
+    create(&pods, pod("first", json!({}))).await;
     eventually("the first placed", async || placed("first").await).await;
-    create(&pods, pod("second")).await;
+    create(&pods, pod("second", apart)).await;
     eventually("the second refused", async || condition("second", "False").await).await;
     let other = json!({"metadata": {"labels": {"app": "db"}}});
     pods.patch("first", &PatchParams::default(), &Patch::Merge(&other)).await.unwrap();
