@@ -105,7 +105,16 @@ async fn relay(request: &Request, node: &str, path: &str, client: Option<OnUpgra
         let carry = async {
             let (client, node) =
                 futures::try_join!(client, hyper::upgrade::on(answer)).map_err(std::io::Error::other)?;
-            tokio::io::copy_bidirectional(&mut TokioIo::new(client), &mut TokioIo::new(node)).await
+            let (mut from_client, mut to_client) = tokio::io::split(TokioIo::new(client));
+            let (mut from_node, mut to_node) = tokio::io::split(TokioIo::new(node));
+            // A WebSocket has no half-closed state: who ends one direction ends both.
+            tokio::select! {
+                sent = tokio::io::copy(&mut from_client, &mut to_node) => sent,
+                answered = tokio::io::copy(&mut from_node, &mut to_client) => {
+                    to_client.shutdown().await?;
+                    answered
+                }
+            }
         };
         tokio::select! {
             carried = carry => if let Err(error) = carried {
