@@ -96,11 +96,7 @@ fn start(out: ResponseOutparam, status: u16) -> (OutgoingBody, wasip2::io::strea
     start_with(out, status, Fields::new())
 }
 
-fn start_with(
-    out: ResponseOutparam,
-    status: u16,
-    fields: Fields,
-) -> (OutgoingBody, wasip2::io::streams::OutputStream) {
+fn start_with(out: ResponseOutparam, status: u16, fields: Fields) -> (OutgoingBody, wasip2::io::streams::OutputStream) {
     let response = OutgoingResponse::new(fields);
     response.set_status_code(status).expect("status");
     let body = response.body().expect("body");
