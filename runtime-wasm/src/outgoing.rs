@@ -95,11 +95,13 @@ async fn send(net: &PodNet, tls: &Tls, request: http::Request<WasiBody>, options
     Ok((response.map(|body| WasiBody::new(Bounded::new(body, u64::MAX, silence))), driver))
 }
 
+/// How long a connection that takes no request may take to say why.
+const ENDING: Duration = Duration::from_secs(1);
+
 /// Why there is no response. A connection that ended before it was asked knows more than the request that found it so.
 async fn unsent(error: hyper::Error, connection: &mut AbortOnDropHandle<Result<(), hyper::Error>>) -> Error {
     if (error.is_canceled() || error.is_closed())
-        && connection.is_finished()
-        && let Ok(Err(why)) = connection.await
+        && let Ok(Ok(Err(why))) = tokio::time::timeout(ENDING, connection).await
     {
         return of_hyper(why);
     }
