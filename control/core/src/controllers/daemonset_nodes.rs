@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use copepod_api::names::{TAINT_NOT_READY, TAINT_UNREACHABLE};
-use copepod_api::selector::{Operator, Requirement};
+use copepod_api::node_selector;
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::{
     Node, NodeSelector, NodeSelectorRequirement, NodeSelectorTerm, Pod, PodSpec, Taint, Toleration,
@@ -80,7 +80,7 @@ impl Daemon {
         let selected = self.spec.node_selector.iter().flatten().all(|(k, v)| labels.get(k) == Some(v));
         let affinity = self.spec.affinity.as_ref().and_then(|a| a.node_affinity.as_ref());
         let required = affinity.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref());
-        let wanted = required.is_none_or(|r| r.node_selector_terms.iter().any(|t| matches(t, labels, name)));
+        let wanted = required.is_none_or(|r| node_selector::matches(&r.node_selector_terms, name, labels));
         if !named || !selected || !wanted {
             return Fit { should_run: false, may_stay: false };
         }
@@ -127,29 +127,4 @@ pub fn node_of(daemon: &Pod) -> Option<&str> {
         Some([name]) if field.key == FIELD_NAME && field.operator == "In" => Some(name.as_str()),
         _ => None,
     })
-}
-
-/// Whether a term's requirements all hold; an empty term holds nowhere.
-fn matches(term: &NodeSelectorTerm, labels: &BTreeMap<String, String>, name: &str) -> bool {
-    let expressions = term.match_expressions.as_deref().unwrap_or_default();
-    let fields = term.match_fields.as_deref().unwrap_or_default();
-    if expressions.is_empty() && fields.is_empty() {
-        return false;
-    }
-    let by_name = || BTreeMap::from([(FIELD_NAME.to_string(), name.to_string())]);
-    expressions.iter().all(|r| holds(r, labels)) && fields.iter().all(|r| holds(r, &by_name()))
-}
-
-fn holds(requirement: &NodeSelectorRequirement, labels: &BTreeMap<String, String>) -> bool {
-    let operator = match requirement.operator.as_str() {
-        "In" => Operator::In,
-        "NotIn" => Operator::NotIn,
-        "Exists" => Operator::Exists,
-        "DoesNotExist" => Operator::DoesNotExist,
-        "Gt" => Operator::GreaterThan,
-        "Lt" => Operator::LessThan,
-        _ => return false,
-    };
-    let values = requirement.values.clone().unwrap_or_default();
-    Requirement::new(&requirement.key, operator, values).is_ok_and(|r| r.matches(labels))
 }
