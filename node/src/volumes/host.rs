@@ -1,6 +1,6 @@
 //! hostPath volumes: a directory or file of this machine, checked and made as its type says.
 
-use std::path::Path;
+use std::path::{Component, Path};
 use std::sync::Arc;
 
 use copepod_runtime::vfs::{HostDir, Node};
@@ -17,12 +17,19 @@ pub fn open(path: &Path, kind: HostKind, hidden: &[&Path]) -> Result<Arc<dyn Nod
     if !path.is_absolute() {
         return Err(format!("hostPath {shown}: must be an absolute path"));
     }
+    if path.components().any(|part| part == Component::ParentDir) {
+        return Err(format!("hostPath {shown}: must not contain '..'"));
+    }
     let there = match std::fs::metadata(path) {
         Ok(found) => Some(found),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
         Err(error) => return Err(failed(error)),
     };
     if there.is_none() {
+        // What is to be made must not be where no guest may enter.
+        if let Some(above) = path.ancestors().skip(1).find(|above| above.is_dir()) {
+            HostDir::open(above, hidden).map_err(failed)?;
+        }
         match kind {
             HostKind::Any | HostKind::DirectoryOrCreate => std::fs::create_dir_all(path).map_err(failed)?,
             HostKind::FileOrCreate => std::fs::File::create_new(path).map(drop).map_err(failed)?,
@@ -71,6 +78,9 @@ mod tests {
             ("dir", FileOrCreate, Err("is not a file")),
             ("private", Any, Err("denied")),
             ("private/file", Any, Err("denied")),
+            ("private/new/deep", Any, Err("denied")),
+            ("private/new", FileOrCreate, Err("denied")),
+            ("dir/../private/new", DirectoryOrCreate, Err("must not contain '..'")),
         ] {
             let root = tempfile::tempdir().unwrap();
             for dir in ["dir", "private"] {
@@ -87,6 +97,7 @@ mod tests {
                 (Err(got), Err(expected)) => assert!(got.contains(expected), "{name} {kind:?}: {got}"),
                 _ => panic!("{name} {kind:?}: {opened:?}"),
             }
+            assert_eq!(std::fs::read_dir(&private).unwrap().count(), 1, "{name} {kind:?} left something in private");
         }
         assert!(open(Path::new("relative"), Any, &[]).err().unwrap().contains("absolute"));
     }

@@ -11,6 +11,8 @@ use crate::stdio::OutputSink;
 
 /// Most complaints that wait for the log; more are only counted.
 const MAX_PENDING: usize = 16;
+/// Most bytes of a complaint; what is above is cut off.
+const MAX_TEXT: usize = 2048;
 /// Most bytes of a request's path in a complaint.
 const MAX_NAME: usize = 256;
 
@@ -32,6 +34,7 @@ impl Complaints {
             self.dropped.fetch_add(1, Ordering::Relaxed);
             return None;
         };
+        let text = text.get(..text.floor_char_boundary(MAX_TEXT)).unwrap_or_default();
         let line = match self.dropped.swap(0, Ordering::Relaxed) {
             0 => format!("copepod: {text}\n"),
             dropped => format!("copepod: {dropped} complaints were dropped\ncopepod: {text}\n"),
@@ -76,7 +79,7 @@ mod tests {
         let complaints = Complaints::new(log.clone());
         let waiting: Vec<_> = (0..MAX_PENDING).map(|_| complaints.write("early").unwrap()).collect();
         assert!(complaints.write("late").is_none() && complaints.write("later").is_none());
-        log.0.add_permits(MAX_PENDING + 2);
+        log.0.add_permits(MAX_PENDING + 3);
         futures::future::join_all(waiting).await;
         for text in ["next", "last"] {
             complaints.write(text).unwrap().await;
@@ -85,6 +88,8 @@ mod tests {
         let expected = "copepod: early\ncopepod: 2 complaints were dropped\ncopepod: next\ncopepod: last\n";
         assert!(text.ends_with(expected), "{text}");
         assert_eq!(text.matches("early").count(), MAX_PENDING);
+        complaints.write(&"é".repeat(MAX_TEXT)).unwrap().await;
+        assert!(log.1.lock().ends_with(&format!("last\ncopepod: {}\n", "é".repeat(MAX_TEXT / 2))));
         drop(complaints.write("not written"));
         assert_eq!(complaints.places.available_permits(), MAX_PENDING);
     }

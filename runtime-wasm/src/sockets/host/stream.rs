@@ -5,9 +5,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll, Waker, ready};
 use std::time::Duration;
 
-use bytes::{Buf as _, Bytes, BytesMut};
+use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
 use parking_lot::Mutex;
-use tokio::io::{AsyncRead as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
+use tokio::io::{AsyncRead as _, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, ReadBuf, ReadHalf, WriteHalf};
 use tokio_util::sync::CancellationToken;
 use wasmtime_wasi_io::poll::Pollable;
 use wasmtime_wasi_io::streams::{InputStream, OutputStream, StreamError, StreamResult};
@@ -137,13 +137,9 @@ impl Reader {
             }
             return Poll::Ready(Ok(data));
         }
-        let mut space = BytesMut::zeroed(size.min(MAX_TRANSFER));
-        Poll::Ready(match ready!(self.poll_receive(cx, &mut space)) {
-            Ok(0) => Err(StreamError::Closed),
-            Ok(filled) => {
-                space.truncate(filled);
-                Ok(space.freeze())
-            }
+        Poll::Ready(match ready!(self.poll_take(cx, size.min(MAX_TRANSFER))) {
+            Ok(data) if data.is_empty() => Err(StreamError::Closed),
+            Ok(data) => Ok(data),
             Err(error) => Err(failed(&error)),
         })
     }
@@ -151,16 +147,26 @@ impl Reader {
     fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<()> {
         if self.ahead.is_empty() {
             let room = self.buffers.borrow(READ_AHEAD as u64);
-            let mut space = BytesMut::zeroed(if room.is_some() { READ_AHEAD } else { LEAST });
-            match ready!(self.poll_receive(cx, &mut space)) {
-                Ok(filled) => {
-                    space.truncate(filled);
-                    (self.ahead, self.room) = (space.freeze(), room);
-                }
+            match ready!(self.poll_take(cx, if room.is_some() { READ_AHEAD } else { LEAST })) {
+                Ok(data) => (self.ahead, self.room) = (data, room),
                 Err(error) => self.failure = Some(error.kind()),
             }
         }
         Poll::Ready(())
+    }
+
+    /// What comes next from the connection, `most` bytes at most; nothing at the end. The space for it is not filled
+    /// with zeros first, as it is for [`Reader::poll_receive`].
+    fn poll_take(&mut self, cx: &mut Context<'_>, most: usize) -> Poll<std::io::Result<Bytes>> {
+        let Some(half) = &mut self.half else {
+            return Poll::Ready(self.failure.take().map_or(Ok(Bytes::new()), |kind| Err(kind.into())));
+        };
+        let mut space = BytesMut::with_capacity(most).limit(most);
+        let result = ready!(std::pin::pin!(half.read_buf(&mut space)).poll(cx));
+        if !matches!(result, Ok(1..)) {
+            self.half = None;
+        }
+        Poll::Ready(result.map(|_| space.into_inner().freeze()))
     }
 
     fn shutdown(&mut self) {
