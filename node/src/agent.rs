@@ -34,6 +34,8 @@ use crate::refs::KubeConfigs;
 use crate::runtime::PodRuntime;
 use crate::service_table::ServiceTable;
 use crate::start::{ServicesOf, Starter};
+use crate::volumes::local::LocalVolumes;
+use crate::volumes::reclaim;
 use crate::wasm::WasmRuntime;
 use crate::{server, tunnel};
 
@@ -125,7 +127,8 @@ impl Agent {
         std::fs::create_dir_all(&config.data_dir).map_err(|e| data_dir(&config.data_dir, e))?;
         let hidden = config.hidden.iter().chain([&config.data_dir]).cloned().collect();
         let runtime = Runtime::new(wasm).map_err(|e| AgentError::Runtime(e.to_string()))?;
-        Self::start_with(config, Arc::new(WasmRuntime::new(runtime, hidden)), stop).await
+        let local = LocalVolumes::new(&config.data_dir);
+        Self::start_with(config, Arc::new(WasmRuntime::new(runtime, hidden, local)), stop).await
     }
 
     /// Starts an agent over any runtime.
@@ -170,6 +173,8 @@ impl Agent {
         let shared = shared(&config, &registration, &client, runtime, &fabric, &services, &recorder).await?;
         let pods = Arc::new(Pods::new(shared));
 
+        let local = LocalVolumes::new(&config.data_dir);
+        tasks.spawn(reclaim::run(client.clone(), config.node_name.clone(), local, recorder.clone(), stop.clone()));
         let cluster = Cluster { client: client.clone(), services, tasks: tasks.clone(), stop: stop.clone() };
         cluster.follow_network(&config, &fabric, &recorder);
         cluster.follow_pods(&config.node_name, &pods);

@@ -187,6 +187,9 @@ fn bound_to(claim: &PersistentVolumeClaim) -> Result<&str, String> {
     let phase = claim.status.as_ref().and_then(|s| s.phase.as_deref());
     let volume = claim.spec.as_ref().and_then(|s| s.volume_name.as_deref()).filter(|v| !v.is_empty());
     let name = claim.metadata.name.as_deref().unwrap_or_default();
+    if claim.metadata.deletion_timestamp.is_some() {
+        return Err(format!("persistentvolumeclaim {name:?} is being deleted"));
+    }
     match (phase, volume) {
         (Some("Bound"), Some(volume)) => Ok(volume),
         (Some("Lost"), _) => Err(format!("persistentvolumeclaim {name:?} has lost its volume")),
@@ -265,6 +268,9 @@ mod tests {
                 (got, _) => panic!("{phase} {name}: {got:?}"),
             }
         }
+        let mut going = claim("Bound", "pv");
+        going.metadata.deletion_timestamp = serde_json::from_value(json!("2026-11-21T00:00:00Z")).unwrap();
+        assert!(bound_to(&going).unwrap_err().contains("is being deleted"));
         for (reference, agrees) in [
             (json!({"namespace": "shop", "name": "data", "uid": "u1"}), true),
             (json!({"namespace": "shop", "name": "data"}), true),

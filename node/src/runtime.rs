@@ -57,6 +57,11 @@ pub enum Volume {
         /// What is to be there, or to be made.
         kind: HostKind,
     },
+    /// A directory of the node's own, made when it is first mounted.
+    Local {
+        /// Its name: a DNS subdomain.
+        name: String,
+    },
 }
 
 /// What a [`Volume::Host`] has to be.

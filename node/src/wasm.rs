@@ -22,6 +22,7 @@ use crate::runtime::{
     Capacity, ContainerExit, ContainerSpec, ExecSpec, FileSet, Mount, Output, Piece, PodRuntime, PodSandbox,
     RunningContainer, RuntimeError, SandboxSpec, Stream, Usage, Volume,
 };
+use crate::volumes::local::LocalVolumes;
 
 /// Bytes of memory a container may use that sets no limit, so that every container is bounded.
 pub const DEFAULT_MEMORY: u64 = 1 << 30;
@@ -36,14 +37,15 @@ const MAX_INPUT_PIECES: usize = 4;
 pub struct WasmRuntime {
     runtime: Arc<Runtime>,
     hidden: Vec<PathBuf>,
+    local: LocalVolumes,
 }
 
 impl WasmRuntime {
     /// Hosts pods in this runtime, of which there is one per process. No hostPath volume leads into the directories
-    /// `hidden`, nor to compiled code.
-    pub fn new(runtime: Arc<Runtime>, mut hidden: Vec<PathBuf>) -> Self {
+    /// `hidden`, nor to compiled code; volumes that the node makes are in `local`.
+    pub fn new(runtime: Arc<Runtime>, mut hidden: Vec<PathBuf>, local: LocalVolumes) -> Self {
         hidden.push(runtime.cache_dir().to_owned());
-        Self { runtime, hidden }
+        Self { runtime, hidden, local }
     }
 }
 
@@ -85,6 +87,13 @@ impl PodRuntime for WasmRuntime {
                     };
                     let opened = tokio::task::spawn_blocking(open).await.unwrap_or_else(|e| Err(e.to_string()));
                     let fail = |why| format!("MountVolume.SetUp failed for volume {name:?} : {why}");
+                    MadeVolume::Host(opened.map_err(|why| RuntimeError::Failed(fail(why)))?)
+                }
+                Volume::Local { name: directory } => {
+                    let local = self.local.clone();
+                    let opened = tokio::task::spawn_blocking(move || local.open(&directory)).await;
+                    let fail = |why| format!("MountVolume.SetUp failed for volume {name:?} : {why}");
+                    let opened = opened.unwrap_or_else(|e| Err(e.to_string()));
                     MadeVolume::Host(opened.map_err(|why| RuntimeError::Failed(fail(why)))?)
                 }
             };

@@ -1,5 +1,5 @@
 //! What every cluster has from the start: the standard namespaces, the system's priority classes, the `kubernetes`
-//! Service with its endpoints, and the objects that describe the server itself ([`standing`]).
+//! Service with its endpoints, the objects that describe the server itself ([`standing`]), and a StorageClass.
 
 mod standing;
 
@@ -10,12 +10,14 @@ use std::net::IpAddr;
 use tokio_util::sync::CancellationToken;
 
 use copepod_api::Cidr;
+use copepod_api::names::LOCAL_PATH;
 use copepod_core::kinds::priority_class::SYSTEM;
 use k8s_openapi::api::core::v1::{Endpoints, Namespace, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::Api;
-use kube::api::{Patch, PatchParams, PostParams};
+use kube::api::{ListParams, Patch, PatchParams, PostParams};
 use kube::core::NamespaceResourceScope;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -25,6 +27,8 @@ use serde_json::{Value, json};
 pub const NAMESPACES: [&str; 4] = ["default", "kube-system", "kube-public", "kube-node-lease"];
 /// The Service of the API server, in `default`.
 const NAME: &str = "kubernetes";
+/// The default StorageClass.
+const STORAGE_CLASS: &str = "local-path";
 
 /// Where the API server is.
 #[derive(Debug, Clone)]
@@ -94,7 +98,23 @@ pub async fn ensure_bootstrap(client: kube::Client, info: BootstrapInfo) -> Resu
     ensure(Api::<Endpoints>::namespaced(client.clone(), "default"), "Endpoints", endpoints(&info)).await?;
     let slices = Api::<EndpointSlice>::namespaced(client.clone(), "default");
     ensure(slices, "EndpointSlice", endpoint_slice(&info)).await?;
+    ensure_storage_class(Api::all(client.clone())).await.map_err(BootstrapError::of("StorageClass", STORAGE_CLASS))?;
     standing::ensure(&client, info.service_cidr).await
+}
+
+/// Makes the default StorageClass if there is no class at all: one that was deleted for another stays away.
+async fn ensure_storage_class(classes: Api<StorageClass>) -> Result<(), kube::Error> {
+    if !classes.list(&ListParams::default().limit(1)).await?.items.is_empty() {
+        return Ok(());
+    }
+    let class = json!({
+        "apiVersion": "storage.k8s.io/v1", "kind": "StorageClass",
+        "metadata": {
+            "name": STORAGE_CLASS, "annotations": {"storageclass.kubernetes.io/is-default-class": "true"},
+        },
+        "provisioner": LOCAL_PATH, "reclaimPolicy": "Delete", "volumeBindingMode": "WaitForFirstConsumer",
+    });
+    create(&classes, &class).await.map(drop)
 }
 
 /// An object that every cluster has cannot be made.

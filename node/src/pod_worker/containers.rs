@@ -184,7 +184,7 @@ async fn make_sandbox(shared: &Shared, key: &PodKey, pod: &Pod, ips: &[IpAddr]) 
         Volume::Empty { size_limit } => size_limit.unwrap_or(0),
         // Old and new content for a moment, in chunks of the next power of two.
         Volume::Files(files) => files.values().map(|file| 4 * file.data.len() as u64 + FILE_BYTES).sum(),
-        Volume::Host { .. } => 0,
+        Volume::Host { .. } | Volume::Local { .. } => 0,
     });
     let shared_memory = sized.fold(SHARED_MEMORY, u64::saturating_add);
     let spec = SandboxSpec {

@@ -1,10 +1,14 @@
-//! Lowers a pod's volumes and mounts to what the runtime takes, from the ConfigMaps and Secrets found: pure, but for `host`.
+//! Lowers a pod's volumes and mounts to what the runtime takes, from the ConfigMaps and Secrets found: pure, but for
+//! `host` and `local`.
 
 mod files;
 pub mod host;
+pub mod local;
+pub mod reclaim;
 
 use std::collections::BTreeMap;
 
+use copepod_api::names::LOCAL_PATH;
 use k8s_openapi::api::core::v1::{Container, Pod, PodSpec, Volume as PodVolume};
 
 use crate::fields::Place;
@@ -55,12 +59,16 @@ fn claimed(refs: &Refs, claim: &str) -> Result<Volume, String> {
     if spec.volume_mode.as_deref() == Some("Block") {
         return Err(format!("persistentvolume {name:?} is a block device: guests can open files only"));
     }
+    if let Some(csi) = spec.csi.filter(|csi| csi.driver == LOCAL_PATH) {
+        return Ok(Volume::Local { name: local::checked(&csi.volume_handle)?.into() });
+    }
     match (spec.local, spec.host_path) {
         (Some(local), _) => Ok(Volume::Host { path: local.path.into(), kind: HostKind::Directory }),
         (None, Some(host)) => Ok(Volume::Host { path: host.path.into(), kind: host_kind(host.type_.as_deref())? }),
-        (None, None) => {
-            Err(format!("persistentvolume {name:?} is of a kind that this node does not mount: use local or hostPath"))
-        }
+        (None, None) => Err(format!(
+            "persistentvolume {name:?} is of a kind that this node does not mount: use local, hostPath or a \
+                 StorageClass of {LOCAL_PATH}"
+        )),
     }
 }
 
@@ -148,6 +156,8 @@ mod tests {
                 ("data", json!({"local": {"path": "/mnt/disk"}})),
                 ("p-v", json!({"hostPath": {"path": "/srv/x", "type": "DirectoryOrCreate"}})),
                 ("net", json!({"nfs": {"server": "s", "path": "/"}})),
+                ("made", json!({"csi": {"driver": LOCAL_PATH, "volumeHandle": "pvc-1"}})),
+                ("escapes", json!({"csi": {"driver": LOCAL_PATH, "volumeHandle": "../x"}})),
                 ("raw", json!({"local": {"path": "/dev/sda"}, "volumeMode": "Block"})),
             ]
             .map(|(claim, spec)| {
@@ -162,6 +172,7 @@ mod tests {
             }
             Volume::Empty { size_limit } => Ok(vec![(String::new(), size_limit.unwrap_or(0).to_string(), 0)]),
             Volume::Host { path, kind } => Ok(vec![(path.to_string_lossy().into_owned(), format!("{kind:?}"), 0)]),
+            Volume::Local { name } => Ok(vec![(name, "Local".into(), 0)]),
         }
     }
     fn file(path: &str, data: &str, mode: u32) -> (String, String, u32) {
@@ -184,6 +195,7 @@ mod tests {
             (json!({"hostPath": {"path": "/srv", "type": ""}}), vec![file("/srv", "Any", 0)]),
             (json!({"hostPath": {"path": "/srv", "type": "FileOrCreate"}}), vec![file("/srv", "FileOrCreate", 0)]),
             (json!({"persistentVolumeClaim": {"claimName": "data"}}), vec![file("/mnt/disk", "Directory", 0)]),
+            (json!({"persistentVolumeClaim": {"claimName": "made"}}), vec![file("pvc-1", "Local", 0)]),
             (json!({"ephemeral": {"volumeClaimTemplate": {"spec": {}}}}), vec![file("/srv/x", "DirectoryOrCreate", 0)]),
             (json!({"configMap": {"name": "no", "optional": true}}), vec![]),
             (json!({"secret": {"secretName": "sec"}}), vec![file("k", "s3cr3t", 0o644)]),
@@ -218,6 +230,7 @@ mod tests {
                 "\"pv\" is of a kind that this node does not mount",
             ),
             (json!({"persistentVolumeClaim": {"claimName": "raw"}}), "is a block device"),
+            (json!({"persistentVolumeClaim": {"claimName": "escapes"}}), "\"../x\" names no directory"),
             (json!({"hostPath": {"path": "/dev/sda", "type": "BlockDevice"}}), "hostPath type \"BlockDevice\" is not"),
         ];
         for (volume, part) in cases {

@@ -46,3 +46,12 @@ pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 pub const LABEL_MANAGED_BY: &str = "endpointslice.kubernetes.io/managed-by";
 /// Annotation with a Deployment's revision.
 pub const ANNOTATION_REVISION: &str = "deployment.kubernetes.io/revision";
+
+/// Provisioner of the StorageClass `local-path`, and driver of its volumes: directories that nodes make.
+pub const LOCAL_PATH: &str = "local-path.copepod";
+/// Finalizer of such a volume: the node removes it once it has seen to the directory.
+pub const FINALIZER_LOCAL_PATH: &str = "local-path.copepod/directory";
+/// Finalizer of a claim: removed when no pod uses it.
+pub const FINALIZER_CLAIM: &str = "kubernetes.io/pvc-protection";
+/// Finalizer of a volume: removed when it is not bound.
+pub const FINALIZER_VOLUME: &str = "kubernetes.io/pv-protection";

@@ -4,11 +4,10 @@
 
 use serde_json::Value;
 
+use crate::kinds::storage_class::IS_DEFAULT;
 use crate::kinds::value::{child, has, set, text};
 
 const CLAIM_CLASS_ANNOTATION: &str = "volume.beta.kubernetes.io/storage-class";
-const STORAGE_MARKS: [&str; 2] =
-    ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 const INGRESS_CLASS_ANNOTATION: &str = "kubernetes.io/ingress.class";
 const INGRESS_MARKS: [&str; 1] = ["ingressclass.kubernetes.io/is-default-class"];
 
@@ -31,7 +30,7 @@ fn marked(class: &Value, marks: &[&str]) -> Option<Marked> {
 
 /// A StorageClass that is marked as the default.
 pub fn default_storage_class(class: &Value) -> Option<Marked> {
-    marked(class, &STORAGE_MARKS)
+    marked(class, &IS_DEFAULT)
 }
 
 /// An IngressClass that is marked as the default.

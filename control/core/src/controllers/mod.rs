@@ -12,6 +12,7 @@ pub mod deployment_status;
 pub mod disruption;
 pub mod endpoints;
 pub mod endpointslice;
+pub mod ephemeral_volumes;
 pub mod event_ttl;
 pub mod garbage;
 pub mod history;
@@ -21,6 +22,7 @@ pub mod job_pods;
 pub mod job_status;
 mod job_view;
 mod job_work;
+pub mod local_path;
 pub mod meta;
 pub mod namespace;
 pub mod node_lifecycle;
@@ -34,10 +36,15 @@ pub mod statefulset;
 pub mod statefulset_pods;
 pub mod template;
 pub mod ttl_after_finished;
+pub mod volume_claims;
+pub mod volume_phases;
+pub mod volume_protection;
 
 #[cfg(test)]
 pub(crate) mod testing;
 #[cfg(test)]
 pub(crate) mod testing_cluster;
+#[cfg(test)]
+mod volume_tests;
 
 pub use plan::{Action, Note, Plan, Propagation, Target};

@@ -3,7 +3,9 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, Volume};
+
+use super::meta::text;
 
 /// A condition of the pod.
 pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
@@ -62,4 +64,15 @@ pub fn node_name(pod: &Pod) -> &str {
 pub fn restarts(pod: &Pod) -> i32 {
     let statuses = pod.status.iter().flat_map(|s| s.container_statuses.iter().flatten());
     statuses.map(|c| c.restart_count).max().unwrap_or(0)
+}
+
+/// The claims that its volumes stand for: by name, or ephemeral ones made for this pod.
+pub fn claims(pod: &Pod) -> Vec<String> {
+    let volumes = pod.spec.iter().flat_map(|s| s.volumes.iter().flatten());
+    let claim = |v: &Volume| match (&v.persistent_volume_claim, &v.ephemeral) {
+        (Some(source), _) => Some(source.claim_name.clone()),
+        (None, Some(_)) => Some(format!("{}-{}", text(&pod.metadata.name), v.name)),
+        (None, None) => None,
+    };
+    volumes.filter_map(claim).collect()
 }

@@ -74,7 +74,7 @@ mod service_cidr;
 mod service_ports;
 mod service_rules;
 mod stateful_set;
-mod storage_class;
+pub(crate) mod storage_class;
 pub(crate) mod value;
 mod volume_attachment;
 mod volume_attributes_class;

@@ -1,13 +1,14 @@
 //! PersistentVolume.
 
 use copepod_api::FieldError;
+use copepod_api::names::FINALIZER_VOLUME;
 use serde_json::{Value, json};
 
 use super::fields::{at, object_name, one_of, required, same};
 use super::persistent_volume_claim::{or_unset, volume_mode};
 use super::pod_affinity::node_selector;
 use super::pod_volumes::{host_path, no_backsteps};
-use super::value::{child, entries, has, remove, set, set_default, set_default_nonzero, strings, text};
+use super::value::{add_finalizer, child, entries, has, remove, set, set_default, set_default_nonzero, strings, text};
 use super::{names, with_status};
 use super::{volume_defaults, volume_sources};
 use crate::resource::{Resource, Scope, Strategy};
@@ -74,6 +75,7 @@ impl Strategy for PersistentVolume {
     }
     /// The phase is as old as the volume.
     fn prepare_create(&self, object: &mut Value) {
+        add_finalizer(object, FINALIZER_VOLUME);
         let created = at(object, "metadata.creationTimestamp").clone();
         set(object, "status", json!({"phase": "Pending"}));
         if let (Some(status), false) = (object.get_mut("status"), created.is_null()) {

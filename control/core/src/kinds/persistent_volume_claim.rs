@@ -1,11 +1,12 @@
 //! PersistentVolumeClaim.
 
 use copepod_api::FieldError;
+use copepod_api::names::FINALIZER_CLAIM;
 use serde_json::{Value, json};
 
 use super::fields::{amounts, at, object_name, required, same};
 use super::persistent_volume::{access_modes, modes_cell, storage_class, volume_class_update};
-use super::value::{child, has, remove, set, set_default, set_default_nonzero, text};
+use super::value::{add_finalizer, child, has, remove, set, set_default, set_default_nonzero, text};
 use super::workload::label_selector;
 use super::{names, with_status};
 use crate::resource::{Resource, Scope, Strategy};
@@ -29,6 +30,7 @@ impl Strategy for PersistentVolumeClaim {
         default(object);
     }
     fn prepare_create(&self, object: &mut Value) {
+        add_finalizer(object, FINALIZER_CLAIM);
         set(object, "status", json!({"phase": "Pending"}));
         if let Some(spec) = child(object, "spec") {
             sync_sources(spec);

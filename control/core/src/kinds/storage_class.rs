@@ -15,7 +15,7 @@ const MAX_PARAMETERS: usize = 512;
 /// Most bytes of all names and values of a class' parameters.
 const MAX_PARAMETER_BYTES: usize = 256 * 1024;
 /// Annotations that make a class the default.
-const IS_DEFAULT: [&str; 2] =
+pub(crate) const IS_DEFAULT: [&str; 2] =
     ["storageclass.kubernetes.io/is-default-class", "storageclass.beta.kubernetes.io/is-default-class"];
 
 /// StorageClasses.

@@ -82,3 +82,14 @@ pub(crate) fn child<'a>(object: &'a mut Value, key: &str) -> Option<&'a mut Valu
 pub(crate) fn items_mut<'a>(value: &'a mut Value, pointer: &str) -> impl Iterator<Item = &'a mut Value> {
     value.pointer_mut(pointer).and_then(Value::as_array_mut).into_iter().flatten()
 }
+
+/// Adds a finalizer to an object's metadata, unless it is there.
+pub(crate) fn add_finalizer(object: &mut Value, finalizer: &str) {
+    let Some(metadata) = child(object, "metadata") else { return };
+    set_default(metadata, "finalizers", Value::Array(Vec::new()));
+    if !strings(metadata, "/finalizers").any(|f| f == finalizer)
+        && let Some(list) = metadata.get_mut("finalizers").and_then(Value::as_array_mut)
+    {
+        list.push(finalizer.into());
+    }
+}

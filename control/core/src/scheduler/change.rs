@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::filters::claims_settled;
 use super::node_info::NodeInfo;
 use super::pod_info::PodInfo;
 use super::snapshot::Snapshot;
@@ -29,6 +30,15 @@ pub enum Change {
 }
 
 impl Change {
+    /// Whether a pod for which room is kept may be tried at once: that room was made, or its claims are bound.
+    pub fn settles(&self, pod: &PodInfo, snapshot: &Snapshot) -> bool {
+        match self {
+            Self::PodGone { .. } => snapshot.nomination(pod.uid()).is_some(),
+            Self::Volume => claims_settled(pod, snapshot) == Some(true),
+            _ => false,
+        }
+    }
+
     /// The node that changed.
     pub(super) fn node<'a>(&self, snapshot: &'a Snapshot) -> Option<&'a NodeInfo> {
         match self {

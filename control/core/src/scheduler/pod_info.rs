@@ -104,16 +104,6 @@ impl PodInfo {
                 p.host_port.filter(|port| *port > 0).map(|port| HostPort { port, protocol, ip })
             })
             .collect();
-        let claims = spec
-            .volumes
-            .iter()
-            .flatten()
-            .filter_map(|v| match (&v.persistent_volume_claim, &v.ephemeral) {
-                (Some(source), _) => Some(source.claim_name.clone()),
-                (None, Some(_)) => Some(format!("{}-{}", meta::text(&pod.metadata.name), v.name)),
-                (None, None) => None,
-            })
-            .collect();
         Arc::new(Self {
             request: Request::of(&pod),
             counted: Request::counted(&pod),
@@ -121,7 +111,7 @@ impl PodInfo {
             terminating: pod::terminating(&pod),
             uid: meta::text(&pod.metadata.uid).into(),
             ports,
-            claims,
+            claims: pod::claims(&pod),
             nodes: NodeRequirement::of(&spec),
             preferred_nodes,
             affinity: terms(together.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),

@@ -11,11 +11,13 @@ use std::sync::Arc;
 use copepod_api::{LabelSelector, Quantity};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 
 use super::node_info::NodeInfo;
 use super::node_terms;
 use super::pod_info::PodInfo;
 use crate::controllers::meta;
+use crate::controllers::volume_claims::{BIND_COMPLETED, annotation};
 
 /// The provisioner of classes for which nobody makes volumes.
 pub const NO_PROVISIONER: &str = "kubernetes.io/no-provisioner";
@@ -78,6 +80,8 @@ pub(super) enum Standing<'a> {
     Lost,
     /// It has this volume.
     Bound(&'a PersistentVolume),
+    /// It is about to have this volume: its status does not say so yet.
+    Settling(&'a PersistentVolume),
     /// It waits for a binder, whatever the pod does.
     Immediate,
     /// It is bound once the pod has a node.
@@ -158,11 +162,13 @@ impl Volumes {
         if !volume.is_empty() {
             return match self.volumes.get(volume) {
                 Some(found) if phase == "Bound" => Standing::Bound(found),
+                Some(found) if annotation(&claim.metadata, BIND_COMPLETED).is_some() => Standing::Settling(found),
                 Some(_) => Standing::Immediate,
                 None => Standing::Lost,
             };
         }
-        let class = spec.and_then(|s| s.storage_class_name.as_ref()).and_then(|name| self.classes.get(name));
+        let class = class_of(&claim.metadata, spec.and_then(|s| s.storage_class_name.as_deref()));
+        let class = class.and_then(|name| self.classes.get(name));
         match class {
             Some(class) if class.volume_binding_mode.as_deref() == Some("WaitForFirstConsumer") => {
                 Standing::Waits(claim, class)
@@ -201,7 +207,7 @@ impl Volumes {
     /// The driver of a claim and what names its volume: `(driver, volume)`.
     pub(super) fn attached(&self, namespace: &str, claim: &str) -> Option<(&str, String)> {
         match self.standing(namespace, claim) {
-            Standing::Bound(volume) => {
+            Standing::Bound(volume) | Standing::Settling(volume) => {
                 let csi = volume.spec.as_ref()?.csi.as_ref()?;
                 Some((&csi.driver, csi.volume_handle.clone()))
             }
@@ -240,33 +246,55 @@ pub(super) fn makes_for(class: &StorageClass, node: &NodeInfo) -> bool {
         })
 }
 
-/// Whether an unbound volume, or one kept for this very claim, is what the claim asks for; where it is, is not asked.
+/// Whether a volume that is kept for this very claim, or for nobody, is what the claim asks for; where it is, is not
+/// asked. One that a person keeps for the claim may be of another class, and need not match its selector.
 pub fn may_hold(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
     let (Some(has), Some(wants)) = (&volume.spec, &claim.spec) else { return false };
-    let meta = &claim.metadata;
-    let kept = has
-        .claim_ref
-        .as_ref()
-        .is_none_or(|r| r.namespace == meta.namespace && r.name == meta.name && (r.uid.is_none() || r.uid == meta.uid));
-    let phase = volume.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Available");
-    let class = |c: &Option<String>| c.clone().unwrap_or_default();
-    let mode = |m: &Option<String>| m.clone().unwrap_or_else(|| "Filesystem".into());
     let modes = has.access_modes.as_deref().unwrap_or_default();
-    let selector = wants.selector.as_ref().map(|s| LabelSelector::from_typed(Some(s)));
-    let selected = match selector {
+    let fits = volume.metadata.deletion_timestamp.is_none()
+        && mode_of(has.volume_mode.as_deref()) == mode_of(wants.volume_mode.as_deref())
+        && wants.access_modes.iter().flatten().all(|m| modes.contains(m))
+        && capacity(volume) >= asked(claim);
+    if !fits || has.claim_ref.is_some() {
+        return fits && kept_for(volume, claim);
+    }
+    let phase = volume.status.as_ref().and_then(|s| s.phase.as_deref()).unwrap_or("Available");
+    let class = class_of(&volume.metadata, has.storage_class_name.as_deref()).unwrap_or_default();
+    let selected = match wants.selector.as_ref().map(|s| LabelSelector::from_typed(Some(s))) {
         None => true,
         Some(Ok(selector)) => meta::selects(&selector, &volume.metadata),
         Some(Err(_)) => false,
     };
-    let asked = wants.resources.as_ref().and_then(|r| r.requests.as_ref()?.get("storage"));
-    let asked = asked.and_then(|q| Quantity::parse(&q.0).ok()).map_or(0, |q| q.value());
-    kept && matches!(phase, "Available" | "Pending" | "")
-        && volume.metadata.deletion_timestamp.is_none()
-        && class(&has.storage_class_name) == class(&wants.storage_class_name)
-        && mode(&has.volume_mode) == mode(&wants.volume_mode)
-        && wants.access_modes.iter().flatten().all(|m| modes.contains(m))
-        && selected
-        && capacity(volume) >= asked
+    selected
+        && matches!(phase, "Available" | "Pending" | "")
+        && class == class_of(&claim.metadata, wants.storage_class_name.as_deref()).unwrap_or_default()
+}
+
+/// Whether a volume is kept for this very claim.
+pub fn kept_for(volume: &PersistentVolume, claim: &PersistentVolumeClaim) -> bool {
+    let meta = &claim.metadata;
+    volume
+        .spec
+        .as_ref()
+        .and_then(|s| s.claim_ref.as_ref())
+        .is_some_and(|r| r.namespace == meta.namespace && r.name == meta.name && (r.uid.is_none() || r.uid == meta.uid))
+}
+
+/// The class that a claim or volume names: by the old annotation, else by the field.
+pub fn class_of<'a>(meta: &'a ObjectMeta, field: Option<&'a str>) -> Option<&'a str> {
+    let old = meta.annotations.as_ref().and_then(|a| a.get("volume.beta.kubernetes.io/storage-class"));
+    old.map(String::as_str).or(field)
+}
+
+/// A volume mode, `Filesystem` unless it is given.
+pub fn mode_of(mode: Option<&str>) -> &str {
+    mode.unwrap_or("Filesystem")
+}
+
+/// The bytes that a claim asks for.
+pub fn asked(claim: &PersistentVolumeClaim) -> i64 {
+    let size = claim.spec.as_ref().and_then(|s| s.resources.as_ref()?.requests.as_ref()?.get("storage"));
+    size.and_then(|q| Quantity::parse(&q.0).ok()).map_or(0, |q| q.value())
 }
 
 /// A volume's size in bytes.

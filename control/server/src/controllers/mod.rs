@@ -12,10 +12,12 @@ mod deployment;
 mod discovery;
 mod disruption;
 mod endpoints;
+mod ephemeral_volumes;
 mod event_ttl;
 mod executor;
 mod garbage;
 mod job;
+mod local_path;
 mod namespace;
 mod node_lifecycle;
 mod owners;
@@ -25,6 +27,8 @@ mod scheduler;
 mod service_account;
 mod statefulset;
 mod ttl_after_finished;
+mod volume_protection;
+mod volumes;
 
 use std::sync::Arc;
 
@@ -89,6 +93,10 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
         ("job-controller", job::run as fn(Context) -> _),
         ("cronjob-controller", cronjob::run as fn(Context) -> _),
         ("ttl-after-finished-controller", ttl_after_finished::run as fn(Context) -> _),
+        ("pvc-protection-controller", volume_protection::run_claims as fn(Context) -> _),
+        ("pv-protection-controller", volume_protection::run_volumes as fn(Context) -> _),
+        ("ephemeral-volume-controller", ephemeral_volumes::run as fn(Context) -> _),
+        ("local-path-provisioner", local_path::run as fn(Context) -> _),
     ];
     let mut running: Vec<context::Running> = Vec::new();
     for (name, run) in controllers {
@@ -100,6 +108,7 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
         &named("service-account-controller"),
     )));
     running.push(daemonset::run(context("daemonset-controller", &named("daemon-set-controller"))));
+    running.push(volumes::run(context("persistentvolume-controller", &named("persistent-volume-binder"))));
     let publisher = context("root-ca-cert-publisher", &named("root-ca-cert-publisher"));
     running.push(service_account::run_root_ca(publisher, config.ca_pem.clone()));
     running.push(namespace::run(context("namespace-controller", &named("namespace-controller")), discovery.clone()));

@@ -22,7 +22,7 @@ use super::change::Change;
 use super::node_info::NodeInfo;
 use super::pod_info::PodInfo;
 use super::snapshot::Snapshot;
-pub(super) use volume_binding::steps as claim_steps;
+pub(super) use volume_binding::{claims_settled, steps as claim_steps};
 
 /// The rules, in the order in which nodes are asked.
 pub(super) const ALL: [&Filter; 12] = [

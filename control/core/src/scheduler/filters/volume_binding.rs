@@ -27,7 +27,7 @@ fn prepare(pod: &Arc<PodInfo>, snapshot: &mut Snapshot) -> Prepared {
             Standing::Missing => return Prepared::Never(format!("persistentvolumeclaim {name:?} not found")),
             Standing::Deleting => return Prepared::Never(format!("persistentvolumeclaim {name:?} is being deleted")),
             Standing::Immediate => return Prepared::Never("pod has unbound immediate PersistentVolumeClaims".into()),
-            Standing::Lost | Standing::Bound(_) | Standing::Waits(..) => {}
+            Standing::Lost | Standing::Bound(_) | Standing::Settling(_) | Standing::Waits(..) => {}
         }
     }
     Prepared::Check(Box::new(Bindable(pod.clone())))
@@ -50,7 +50,8 @@ pub(in crate::scheduler) fn steps(
     for name in &pod.claims {
         match snapshot.volumes.standing(pod.namespace(), name) {
             Standing::Bound(volume) if reaches(volume, node) => {}
-            Standing::Bound(_) => return Err(Refusal::lasting(UNREACHED)),
+            Standing::Settling(volume) if reaches(volume, node) => steps.push(ClaimStep::Await { claim: name.clone() }),
+            Standing::Bound(_) | Standing::Settling(_) => return Err(Refusal::lasting(UNREACHED)),
             Standing::Waits(claim, class) => {
                 let selected = claim.metadata.annotations.as_ref().and_then(|a| a.get(SELECTED_NODE));
                 if let Some(volume) = snapshot.volumes.find(claim, node, &taken) {
@@ -84,6 +85,18 @@ pub(in crate::scheduler) fn steps(
     Ok(steps)
 }
 
-fn helped_by(_: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
-    matches!(change, Change::Volume) || change.node(snapshot).is_some()
+fn helped_by(pod: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
+    match change {
+        Change::Volume => claims_settled(pod, snapshot) != Some(false),
+        _ => change.node(snapshot).is_some(),
+    }
+}
+
+/// Whether a pod's claims are bound for the node where room is kept for it: `Some(false)` while a binder or provisioner
+/// is at it, `None` if there is no such node or something is to be written first.
+pub(in crate::scheduler) fn claims_settled(pod: &PodInfo, snapshot: &Snapshot) -> Option<bool> {
+    let node = snapshot.node(snapshot.nomination(pod.uid())?)?;
+    let steps = steps(pod, snapshot, node).ok()?;
+    let under_way = steps.iter().any(|step| matches!(step, ClaimStep::Await { .. }));
+    (under_way || steps.is_empty()).then_some(!under_way)
 }

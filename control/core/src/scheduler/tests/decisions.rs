@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 use super::super::profile::{self, Strategy};
 use super::super::volumes::SELECTED_NODE;
 use super::super::writes;
+use super::super::{Change, Snapshot};
 use super::*;
 use crate::controllers::testing::now;
+use crate::controllers::volume_claims::BIND_COMPLETED;
 
 #[test]
 fn messages_are_upstreams() {
@@ -151,16 +153,25 @@ fn claims_that_wait_are_bound_for_the_node() {
     };
     let actions = writes::claims(&pod, |_| Some("u".into()), &steps);
     assert_eq!((node.as_str(), actions.len()), ("a", 1));
+    let refused = Snapshot::claims_refused();
+    world.snapshot.nominate(&pod, "a");
+    assert!(refused.helped_by(&pod, &Change::Volume, &world.snapshot), "it is not written yet");
     world.snapshot.volumes.set_claim("shop", "data", Some(claim(&format!("annotations: {{{SELECTED_NODE}: a}}"))));
     assert_eq!(world.decide(&pod).unwrap(), "a [Await { claim: \"data\" }]", "nothing is written twice");
+    assert!(!refused.helped_by(&pod, &Change::Volume, &world.snapshot), "it is under way");
     let volume = crate::controllers::testing::yaml(
         "{metadata: {name: pv}, spec: {nodeAffinity: {required: {nodeSelectorTerms: [{matchFields: [{key: metadata.name, operator: In, values: [a]}]}]}}}}",
     );
     world.snapshot.volumes.set_volume("pv", Some(Arc::new(volume)));
     let mut bound = (*claim("")).clone();
     bound.spec.as_mut().unwrap().volume_name = Some("pv".into());
+    bound.metadata.annotations = Some([(BIND_COMPLETED.into(), "yes".into())].into());
+    world.snapshot.volumes.set_claim("shop", "data", Some(Arc::new(bound.clone())));
+    assert_eq!(world.decide(&pod).unwrap(), "a [Await { claim: \"data\" }]", "its status comes last");
+    assert!(!Change::Volume.settles(&pod, &world.snapshot));
     bound.status = Some(crate::controllers::testing::yaml("{phase: Bound}"));
     world.snapshot.volumes.set_claim("shop", "data", Some(Arc::new(bound)));
+    assert!(refused.helped_by(&pod, &Change::Volume, &world.snapshot) && Change::Volume.settles(&pod, &world.snapshot));
     assert_eq!(world.decide(&pod).unwrap(), "a");
 }
 

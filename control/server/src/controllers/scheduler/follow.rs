@@ -92,11 +92,9 @@ impl Scheduler {
             return;
         }
         let State { snapshot, queue, .. } = state;
-        let room = matches!(change, Change::PodGone { .. });
         queue.wake(self.now(), |pod, refused_by| {
             let helped = refused_by.helped_by(pod, change, snapshot);
-            // Those for whom room is made take it at once.
-            helped.then(|| room && snapshot.nomination(pod.uid()).is_some())
+            helped.then(|| change.settles(pod, snapshot))
         });
     }
 

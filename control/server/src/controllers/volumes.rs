@@ -1,0 +1,188 @@
+//! Drives the binding of claims to volumes, and the volumes' phases.
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+
+use copepod_client::{Change, Key, Outcome, WorkQueue};
+use copepod_core::controllers::volume_claims::{self, BIND_COMPLETED, Seen, annotation, claim_class, volume_name};
+use copepod_core::controllers::{Target, meta, volume_phases};
+use copepod_core::scheduler::volumes::{class_of, may_hold};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
+use parking_lot::Mutex;
+
+use super::caches::Caches;
+use super::context::{Context, Running, about};
+
+#[derive(Clone, PartialEq, Eq, Hash)]
+enum Item {
+    Claim(Key),
+    Volume(String),
+}
+
+/// Names of volumes, by the claim that they are kept for, and of those that are not by class.
+#[derive(Default)]
+struct Index {
+    kept: HashMap<Key, BTreeSet<String>>,
+    free: HashMap<String, BTreeSet<String>>,
+}
+
+impl Index {
+    fn follow(&mut self, change: &Change<PersistentVolume>) {
+        if let Some(old) = &change.old {
+            let name = meta::text(&old.metadata.name);
+            match claim_of(old) {
+                Some(key) => take(&mut self.kept, &key, name),
+                None => take(&mut self.free, &class(old), name),
+            }
+        }
+        if let Some(new) = &change.new {
+            let name = meta::text(&new.metadata.name).to_string();
+            match claim_of(new) {
+                Some(key) => self.kept.entry(key).or_default().insert(name),
+                None => self.free.entry(class(new)).or_default().insert(name),
+            };
+        }
+    }
+
+    /// Volumes kept for a claim, and with a class those of it that are free.
+    fn candidates(&self, claim: &Key, class: Option<&str>) -> Vec<String> {
+        let free = class.and_then(|class| self.free.get(class));
+        self.kept.get(claim).into_iter().chain(free).flatten().cloned().collect()
+    }
+}
+
+fn take<K: std::hash::Hash + Eq>(map: &mut HashMap<K, BTreeSet<String>>, key: &K, name: &str) {
+    if let Some(names) = map.get_mut(key) {
+        names.remove(name);
+        if names.is_empty() {
+            map.remove(key);
+        }
+    }
+}
+
+/// Runs the controller.
+pub(super) fn run(context: Context) -> Running {
+    let queue = context.queue::<Item>();
+    let caches = context.caches.clone();
+    let index = Arc::new(Mutex::new(Index::default()));
+    let (q, i) = (queue.clone(), index.clone());
+    caches.claims.on_change(move |change| {
+        let Some(last) = change.last() else { return };
+        let key = Key::of(&**last);
+        for name in i.lock().candidates(&key, None) {
+            q.add(Item::Volume(name));
+        }
+        for claim in change.both().filter(|c| !volume_name(c).is_empty()) {
+            q.add(Item::Volume(volume_name(claim).into()));
+        }
+        q.add(Item::Claim(key));
+    });
+    let (q, i, c) = (queue.clone(), index.clone(), caches.clone());
+    caches.volumes.on_change(move |change| {
+        i.lock().follow(change);
+        volume_changed(&q, &c, change);
+    });
+    let (q, c) = (queue.clone(), caches.clone());
+    caches.storage_classes.on_change(move |change| {
+        let Some(class) = change.last() else { return };
+        let name = meta::text(&class.metadata.name);
+        let concerned = |claim: &PersistentVolumeClaim| claim_class(claim).is_none_or(|class| class == name);
+        add_unbound(&q, &c, concerned);
+    });
+    context.work(queue, move |context, item| {
+        let index = index.clone();
+        async move {
+            match item {
+                Item::Claim(key) => reconcile_claim(&context, &index, &key).await,
+                Item::Volume(name) => reconcile_volume(&context, &name).await,
+            }
+        }
+    })
+}
+
+fn volume_changed(queue: &WorkQueue<Item>, caches: &Caches, change: &Change<PersistentVolume>) {
+    let Some(last) = change.last() else { return };
+    let name = meta::text(&last.metadata.name);
+    queue.add(Item::Volume(name.into()));
+    for key in change.both().filter_map(|v| claim_of(v)) {
+        queue.add(Item::Claim(key));
+    }
+    // One that is free, or gone, may concern claims that it does not name.
+    match &change.new {
+        Some(volume) if claim_of(volume).is_some() => {}
+        Some(volume) => add_unbound(queue, caches, |claim| match volume_name(claim) {
+            "" => may_hold(volume, claim),
+            named => named == name,
+        }),
+        None => add_unbound(queue, caches, |claim| volume_name(claim) == name),
+    }
+}
+
+/// Queues claims that have not been bound yet.
+fn add_unbound(queue: &WorkQueue<Item>, caches: &Caches, concerned: impl Fn(&PersistentVolumeClaim) -> bool) {
+    let unbound = |c: &PersistentVolumeClaim| annotation(&c.metadata, BIND_COMPLETED).is_none();
+    for claim in caches.claims.all().iter().filter(|c| unbound(c) && concerned(c)) {
+        queue.add(Item::Claim(Key::of(&**claim)));
+    }
+}
+
+/// The claim that a volume is kept for.
+fn claim_of(volume: &PersistentVolume) -> Option<Key> {
+    let reference = volume.spec.as_ref()?.claim_ref.as_ref()?;
+    Some(Key::new(meta::text(&reference.namespace), meta::text(&reference.name)))
+}
+
+fn class(volume: &PersistentVolume) -> String {
+    let field = volume.spec.as_ref().and_then(|s| s.storage_class_name.as_deref());
+    class_of(&volume.metadata, field).unwrap_or_default().into()
+}
+
+async fn reconcile_claim(context: &Context, index: &Mutex<Index>, key: &Key) -> Outcome {
+    let caches = &context.caches;
+    let Some(claim) = caches.claims.get(key) else { return Outcome::Done };
+    let named = volume_name(&claim);
+    let volume = if named.is_empty() { None } else { caches.volumes.get(&Key::new("", named)) };
+    if !named.is_empty() && volume.is_none() && annotation(&claim.metadata, BIND_COMPLETED).is_some() {
+        // Nothing is said to be lost because a cache lags.
+        let path = Target::new(volume_claims::volumes(), "", named).path();
+        if !matches!(context.executor.look(&path).await, Ok(None)) {
+            return Outcome::Retry;
+        }
+    }
+    let class_name = claim_class(&claim);
+    let class = class_name.and_then(|name| caches.storage_classes.get(&Key::new("", name)));
+    // Those that wait for a pod take only what is kept for them.
+    let of_class = class_name.filter(|_| !class.as_deref().is_some_and(volume_claims::is_late));
+    let names = if named.is_empty() { index.lock().candidates(key, of_class) } else { Vec::new() };
+    let candidates: Vec<_> = names.iter().filter_map(|name| caches.volumes.get(&Key::new("", name))).collect();
+    let classes = if class_name.is_none() { caches.storage_classes.all() } else { Vec::new() };
+    let seen = Seen {
+        volume: volume.as_deref(),
+        candidates: &candidates,
+        class: class.as_deref(),
+        default_class: volume_claims::default_class(&classes),
+    };
+    let plan = volume_claims::reconcile(&claim, &seen);
+    context.apply(&plan, &about("v1", "PersistentVolumeClaim", &claim.metadata), "").await.1
+}
+
+async fn reconcile_volume(context: &Context, name: &str) -> Outcome {
+    let caches = &context.caches;
+    let Some(volume) = caches.volumes.get(&Key::new("", name)) else { return Outcome::Done };
+    let reference = volume.spec.as_ref().and_then(|s| s.claim_ref.as_ref());
+    let mut claim = None;
+    if let Some(ObjectReference { namespace, name, uid: uid @ Some(_), .. }) = reference {
+        let key = Key::new(meta::text(namespace), meta::text(name));
+        claim = caches.claims.get(&key).filter(|c| c.metadata.uid == *uid);
+        if claim.is_none() && !volume_phases::is_released(&volume) {
+            // Nothing is released, and perhaps deleted, because a cache lags.
+            let path = Target::new(volume_claims::claims(), &key.namespace, &key.name).path();
+            match context.executor.look(&path).await {
+                Ok(found) if found.as_ref().map(|(uid, _)| uid) != uid.as_ref() => {}
+                _ => return Outcome::Retry,
+            }
+        }
+    }
+    let plan = volume_phases::reconcile(&volume, claim.as_deref(), context.now());
+    context.apply(&plan, &about("v1", "PersistentVolume", &volume.metadata), "").await.1
+}
