@@ -10,7 +10,7 @@ use http::{Method, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::context::{Context, Running, about, add_all, now};
+use super::context::{Context, Running, about, add_all};
 use super::discovery::Discovery;
 use super::executor::explain;
 
@@ -58,7 +58,8 @@ async fn empty(context: &Context, discovery: &Discovery, key: &Key) -> Outcome {
     }
     let subject = about("v1", "Namespace", &object.metadata);
     if !remains.none() {
-        let plan = Plan { status: namespace::status(&object, &remains, now()), ..Plan::nothing("something remains") };
+        let plan =
+            Plan { status: namespace::status(&object, &remains, context.now()), ..Plan::nothing("something remains") };
         context.apply(&plan, &subject, "").await;
         return Outcome::After(AGAIN);
     }
