@@ -1,6 +1,7 @@
 //! What happens to a cluster, drawn from its seed: workloads, faults, and in the end healing.
 
 use std::collections::BTreeMap;
+use std::hash::Hasher;
 use std::time::Duration;
 
 use rand::rngs::StdRng;
@@ -71,6 +72,8 @@ pub async fn run(seed: u64, size: Size, log: Log) {
     s.cluster.converge(1).await;
     s.note("converged".into());
     s.cluster.quiet(QUIET).await;
+    let digest = s.cluster.world.lock().digest.finish();
+    s.note(format!("digest {digest:x}"));
 }
 
 impl Scenario {

@@ -5,6 +5,7 @@ mod rules;
 mod unfinished;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{DefaultHasher, Hash};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,7 +50,11 @@ pub struct World {
     pub commits: BTreeMap<String, u64>,
     /// Promises that were broken.
     pub violations: Vec<String>,
+    /// Of all that was ever written, events apart, which bear the system's time.
+    pub digest: DefaultHasher,
     memory: Memory,
+    /// Whether commits are printed.
+    trace: bool,
 }
 
 /// What rules remember.
@@ -84,7 +89,9 @@ enum Loss {
 impl World {
     pub fn new(wire: Arc<Wire>, clock: Clock) -> Self {
         let (objects, commits) = (BTreeMap::new(), BTreeMap::new());
-        Self { wire, clock, objects, commits, violations: Vec::new(), memory: Memory::default() }
+        let (violations, digest, memory) = (Vec::new(), DefaultHasher::new(), Memory::default());
+        let trace = std::env::var_os("COPEPOD_SIM_TRACE").is_some();
+        Self { wire, clock, objects, commits, violations, digest, memory, trace }
     }
 
     /// The present time.
@@ -102,7 +109,14 @@ impl World {
     pub fn saw(&mut self, event: &Event) {
         let key = event.record.key.to_string();
         *self.commits.entry(key.clone()).or_default() += 1;
-        if key.starts_with("/coordination.k8s.io/") || key.starts_with("/core/events/") {
+        if key.starts_with("/core/events/") {
+            return;
+        }
+        (&key, &event.record.value).hash(&mut self.digest);
+        if self.trace {
+            println!("{} {:?} {key} {}", self.now(), event.kind, String::from_utf8_lossy(&event.record.value));
+        }
+        if key.starts_with("/coordination.k8s.io/") {
             return;
         }
         let old = self.objects.remove(&key);

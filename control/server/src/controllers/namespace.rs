@@ -1,7 +1,5 @@
 //! Empties namespaces that are being deleted.
 
-use std::time::Duration;
-
 use copepod_api::Gvr;
 use copepod_client::{Key, Outcome};
 use copepod_core::controllers::namespace::{self, Remains};
@@ -14,8 +12,6 @@ use super::context::{Context, Running, about, add_all};
 use super::discovery::Discovery;
 use super::executor::explain;
 
-/// How soon to look again at a namespace in which something remains, unless a pod's end comes first.
-const AGAIN: Duration = Duration::from_secs(1);
 /// Objects looked at per resource to say which finalizers hold them.
 const SAMPLE: usize = 100;
 
@@ -61,7 +57,7 @@ async fn empty(context: &Context, discovery: &Discovery, key: &Key) -> Outcome {
         let plan =
             Plan { status: namespace::status(&object, &remains, context.now()), ..Plan::nothing("something remains") };
         context.apply(&plan, &subject, "").await;
-        return Outcome::After(AGAIN);
+        return Outcome::After(namespace::again(&object, context.now()));
     }
     let (target, body) = namespace::finalized(&object);
     let path = format!("{}/finalize", target.path());

@@ -45,7 +45,7 @@ impl World {
 
     fn pod_left(&self, pod: &Value) -> Option<String> {
         let idle = !over(pod) && owner(pod).is_some_and(|o| o["kind"] != "Job") && !is(pod, "Ready");
-        idle.then(|| format!("{} on {:?}", text(pod, "/status/phase"), text(pod, "/spec/nodeName")))
+        idle.then(|| format!("on {:?}: {}", text(pod, "/spec/nodeName"), pod["status"]))
     }
 
     fn deployment_left(&self, d: &Value) -> Option<String> {
