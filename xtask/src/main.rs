@@ -11,6 +11,7 @@ mod fuzz;
 mod guests;
 mod kubectl;
 mod programs;
+mod sim;
 mod test;
 mod wasm_rust;
 mod wheels;
@@ -66,6 +67,12 @@ enum Task {
         #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
     },
+    /// Simulate many small clusters, each from a seed, with faults; fails if one breaks a promise or does not heal.
+    Sim {
+        /// How many seeds.
+        #[arg(long, default_value_t = 5000)]
+        seeds: u64,
+    },
     /// Regenerate control/core/data from registry packages.
     GenData,
 }
@@ -80,6 +87,7 @@ fn main() -> Result<()> {
         Task::Programs => programs::ensure(&root).map(drop),
         Task::Bench { name, only, quick } => bench::run(&root, &name, only.as_deref(), quick),
         Task::Fuzz { target, seconds } => fuzz::run(&root, target.as_deref(), seconds),
+        Task::Sim { seeds } => sim::run(&root, seeds),
         Task::GenData => data::generate(&root),
     }
 }

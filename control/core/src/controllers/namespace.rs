@@ -1,6 +1,7 @@
 //! Namespaces that are being deleted: empty them, say what remains, then let them go.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use copepod_api::Gvr;
 use jiff::Timestamp;
@@ -13,6 +14,10 @@ use super::{Action, Target};
 
 /// The finalizer in `spec.finalizers` that this controller removes.
 pub const FINALIZER: &str = "kubernetes";
+
+/// How soon at least, and how late at most, a namespace in which something remains is looked at again.
+const SOON: Duration = Duration::from_secs(1);
+const LATE: Duration = Duration::from_secs(15);
 
 /// Whether the namespace waits to be emptied.
 pub fn waits(namespace: &Namespace) -> bool {
@@ -138,6 +143,13 @@ pub fn finalized(namespace: &Namespace) -> (Target, Value) {
     (Target::new(meta::v1("", "namespaces"), "", meta::text(&namespace.metadata.name)), body)
 }
 
+/// When to look again at a namespace in which something remains: soon at first, and ever more slowly.
+pub fn again(namespace: &Namespace, now: Timestamp) -> Duration {
+    let since = namespace.metadata.deletion_timestamp.as_ref().map_or(now, |t| t.0);
+    let going = Duration::try_from(now.duration_since(since)).unwrap_or_default();
+    (going / 4).clamp(SOON, LATE)
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::testing::*;
@@ -159,6 +171,16 @@ mod tests {
         let mut told = namespace.clone();
         told.status = Some(serde_json::from_value(patch["status"].clone()).unwrap());
         assert!(status(&told, &remains, at(9)).is_none());
+    }
+
+    #[test]
+    fn what_remains_is_looked_at_ever_more_slowly() {
+        let since = Some(Time(at(0)));
+        let mut namespace = Namespace::default();
+        namespace.metadata.deletion_timestamp = since;
+        for (seconds, wait) in [(-9, 1000), (0, 1000), (6, 1500), (40, 10_000), (4000, 15_000)] {
+            assert_eq!(again(&namespace, at(seconds)), Duration::from_millis(wait), "{seconds}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@ use copepod_core::controllers::{Target, daemonset};
 use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
 
-use super::context::{Context, Failures, Running, about, add_all, now};
+use super::context::{Context, Failures, Running, about, add_all};
 use super::owners::owners_of;
 
 /// Runs the controller.
@@ -54,7 +54,8 @@ async fn reconcile(context: &Context, failures: &Failures, key: &Key) -> Outcome
     };
     let (pods, nodes) = (caches.pods.list(&key.namespace), caches.nodes.all());
     let revisions = caches.revisions.list(&key.namespace);
-    let plan = failures.with(key, |failures| daemonset::reconcile(&set, &pods, &nodes, &revisions, failures, now()));
+    let plan =
+        failures.with(key, |failures| daemonset::reconcile(&set, &pods, &nodes, &revisions, failures, context.now()));
     let path = Target::new(daemonset::daemonsets(), &key.namespace, &key.name).path();
     let subject = about("apps/v1", "DaemonSet", &set.metadata);
     let (writes, outcome, failure) = context.apply(&plan, &subject, &path).await;

@@ -5,7 +5,7 @@ use copepod_core::controllers::{Target, deployment, meta};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
 
 use super::caches::{Caches, owner_key};
-use super::context::{Context, Running, about, add_all, now};
+use super::context::{Context, Running, about, add_all};
 use copepod_client::Outcome;
 
 /// Runs the controller.
@@ -53,7 +53,7 @@ async fn reconcile(context: &Context, key: &Key) -> Outcome {
     let sets = caches.replica_sets.list(&key.namespace);
     let recreate = object.spec.as_ref().and_then(|s| s.strategy.as_ref()?.type_.as_deref()) == Some("Recreate");
     let pods = if recreate { caches.pods.list(&key.namespace) } else { Vec::new() };
-    let plan = deployment::reconcile(&object, &sets, &pods, now());
+    let plan = deployment::reconcile(&object, &sets, &pods, context.now());
     let path = Target::new(meta::deployments(), &key.namespace, &key.name).path();
     context.apply(&plan, &about("apps/v1", "Deployment", &object.metadata), &path).await.1
 }

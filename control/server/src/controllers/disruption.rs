@@ -6,7 +6,7 @@ use copepod_core::controllers::{Target, meta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::caches::Caches;
-use super::context::{Context, Running, about, add_all, now};
+use super::context::{Context, Running, about, add_all};
 
 /// Runs the controller.
 pub(super) fn run(context: Context) -> Running {
@@ -42,7 +42,7 @@ async fn reconcile(context: &Context, key: &Key) -> Outcome {
     let caches = &context.caches;
     let Some(budget) = caches.budgets.get(key) else { return Outcome::Done };
     let scale = |owner: &OwnerReference| scale_of(caches, &key.namespace, owner);
-    let plan = disruption::reconcile(&budget, &caches.pods.list(&key.namespace), scale, now());
+    let plan = disruption::reconcile(&budget, &caches.pods.list(&key.namespace), scale, context.now());
     let path = Target::new(meta::v1("policy", "poddisruptionbudgets"), &key.namespace, &key.name).path();
     context.apply(&plan, &about("policy/v1", "PodDisruptionBudget", &budget.metadata), &path).await.1
 }

@@ -49,7 +49,8 @@ pub struct Config {
     pub ca_pem: String,
     /// Where the controllers and the scheduler are noted as running.
     pub components: Arc<Components>,
-    /// When Jobs and CronJobs think it is. It must run as fast as the runtime's own clock, by which they wait.
+    /// What time controllers and scheduler think it is (Events alone bear the system's). It must run as fast as the
+    /// runtime's own clock, by which they wait.
     pub clock: Clock,
     /// Seed of back-off jitter.
     pub seed: u64,

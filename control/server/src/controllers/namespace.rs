@@ -1,7 +1,5 @@
 //! Empties namespaces that are being deleted.
 
-use std::time::Duration;
-
 use copepod_api::Gvr;
 use copepod_client::{Key, Outcome};
 use copepod_core::controllers::namespace::{self, Remains};
@@ -10,12 +8,10 @@ use http::{Method, Request};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::context::{Context, Running, about, add_all, now};
+use super::context::{Context, Running, about, add_all};
 use super::discovery::Discovery;
 use super::executor::explain;
 
-/// How soon to look again at a namespace in which something remains, unless a pod's end comes first.
-const AGAIN: Duration = Duration::from_secs(1);
 /// Objects looked at per resource to say which finalizers hold them.
 const SAMPLE: usize = 100;
 
@@ -58,9 +54,10 @@ async fn empty(context: &Context, discovery: &Discovery, key: &Key) -> Outcome {
     }
     let subject = about("v1", "Namespace", &object.metadata);
     if !remains.none() {
-        let plan = Plan { status: namespace::status(&object, &remains, now()), ..Plan::nothing("something remains") };
+        let plan =
+            Plan { status: namespace::status(&object, &remains, context.now()), ..Plan::nothing("something remains") };
         context.apply(&plan, &subject, "").await;
-        return Outcome::After(AGAIN);
+        return Outcome::After(namespace::again(&object, context.now()));
     }
     let (target, body) = namespace::finalized(&object);
     let path = format!("{}/finalize", target.path());

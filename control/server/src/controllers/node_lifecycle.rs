@@ -10,7 +10,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use parking_lot::Mutex;
 
 use super::caches::NODE_LEASES;
-use super::context::{Context, Running, about, now};
+use super::context::{Context, Running, about};
 
 /// By node: the renewal last seen, and when it was seen.
 type Heartbeats = Arc<Mutex<HashMap<String, (Option<MicroTime>, Timestamp)>>>;
@@ -29,7 +29,7 @@ pub(super) fn run(context: Context) -> Running {
         }
         q.add(Key::new("", name));
     });
-    let (q, c, beats) = (queue.clone(), caches.clone(), heartbeats.clone());
+    let (q, c, beats, clock) = (queue.clone(), caches.clone(), heartbeats.clone(), context.clone());
     caches.leases.on_change(move |change| {
         let Some(lease) = &change.new else { return };
         let name = meta::text(&lease.metadata.name);
@@ -37,11 +37,11 @@ pub(super) fn run(context: Context) -> Running {
             return;
         }
         let renewed = lease.spec.as_ref().and_then(|s| s.renew_time.clone());
-        let mut beats = beats.lock();
-        let (seen, at) = beats.entry(name.to_string()).or_insert((None, now()));
+        let (mut beats, now) = (beats.lock(), clock.now());
+        let (seen, at) = beats.entry(name.to_string()).or_insert((None, now));
         if *seen != renewed {
-            let was_silent = now().duration_since(*at).unsigned_abs() > node_lifecycle::GRACE;
-            (*seen, *at) = (renewed, now());
+            let was_silent = now.duration_since(*at).unsigned_abs() > node_lifecycle::GRACE;
+            (*seen, *at) = (renewed, now);
             if was_silent {
                 q.add(Key::new("", name));
             }
@@ -65,7 +65,7 @@ pub(super) fn run(context: Context) -> Running {
 }
 
 async fn reconcile(context: &Context, heartbeats: &Heartbeats, key: &Key) -> Outcome {
-    let caches = &context.caches;
+    let (caches, now) = (&context.caches, context.now());
     let Some(node) = caches.nodes.get(key) else {
         // A node that registers again within the grace keeps its pods.
         let mut pods = caches.pods.all();
@@ -74,8 +74,8 @@ async fn reconcile(context: &Context, heartbeats: &Heartbeats, key: &Key) -> Out
             heartbeats.lock().remove(&key.name);
             return Outcome::Done;
         }
-        let since = heartbeats.lock().entry(key.name.clone()).or_insert((None, now())).1;
-        let waited = now().duration_since(since).unsigned_abs();
+        let since = heartbeats.lock().entry(key.name.clone()).or_insert((None, now)).1;
+        let waited = now.duration_since(since).unsigned_abs();
         if waited < node_lifecycle::GRACE {
             return Outcome::After(node_lifecycle::GRACE.saturating_sub(waited));
         }
@@ -87,7 +87,7 @@ async fn reconcile(context: &Context, heartbeats: &Heartbeats, key: &Key) -> Out
     };
     let lease = caches.leases.get(&Key::new(NODE_LEASES, &key.name));
     let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.clone());
-    let last = heartbeats.lock().entry(key.name.clone()).or_insert((renewed, now())).1;
-    let plan = node_lifecycle::reconcile(&node, last, &caches.pods.all(), now());
+    let last = heartbeats.lock().entry(key.name.clone()).or_insert((renewed, now)).1;
+    let plan = node_lifecycle::reconcile(&node, last, &caches.pods.all(), now);
     context.apply(&plan, &about("v1", "Node", &node.metadata), &format!("/api/v1/nodes/{}", key.name)).await.1
 }

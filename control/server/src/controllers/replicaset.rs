@@ -7,7 +7,7 @@ use copepod_core::controllers::{Plan, Target};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
-use super::context::{Context, Running, about, add_all, now};
+use super::context::{Context, Running, about, add_all};
 use super::executor::{Failure, explain};
 use super::owners::owners_of;
 
@@ -62,7 +62,7 @@ async fn reconcile(context: &Context, key: &Key, kind: Kind, set: &ReplicaSet) -
         Kind::ReplicaSet => caches.replica_sets.list(&key.namespace),
         Kind::ReplicationController => Vec::new(),
     };
-    let plan = replicaset::reconcile(kind, set, &caches.pods.list(&key.namespace), &siblings, now());
+    let plan = replicaset::reconcile(kind, set, &caches.pods.list(&key.namespace), &siblings, context.now());
     let path = Target::new(kind.gvr(), &key.namespace, &key.name).path();
     let subject = about(kind.api_version(), kind.name(), &set.metadata);
     let (writes, outcome, failure) = context.apply(&plan, &subject, &path).await;
@@ -74,7 +74,7 @@ async fn reconcile(context: &Context, key: &Key, kind: Kind, set: &ReplicaSet) -
             Kind::ReplicationController => caches.replication_controllers.get(key).map(|rc| as_replica_set(&rc)),
         };
         let fresh = fresh.filter(|fresh| fresh.metadata.uid == set.metadata.uid);
-        let status = replicaset::failed(kind, fresh.as_ref().unwrap_or(set), creating, &explain(&error), now());
+        let status = replicaset::failed(kind, fresh.as_ref().unwrap_or(set), creating, &explain(&error), context.now());
         if status.is_some() {
             let plan = Plan { status, ..Plan::default() };
             context.apply(&plan, &subject, &path).await;

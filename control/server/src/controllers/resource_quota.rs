@@ -10,7 +10,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::caches::Caches;
-use super::context::{Context, Running, about, add_all, now};
+use super::context::{Context, Running, about, add_all};
 use super::discovery::Discovery;
 
 /// Objects read at once where all must be looked at.
@@ -79,7 +79,7 @@ async fn recalculate(context: &Context, discovery: &Discovery, key: &Key) -> Out
             return Outcome::Retry;
         }
     };
-    let plan = reconcile(&quota, &observed, now());
+    let plan = reconcile(&quota, &observed, context.now());
     context.apply(&plan, &about("v1", "ResourceQuota", &typed.metadata), "").await.1
 }
 

@@ -20,7 +20,7 @@ use tokio::sync::{Notify, Semaphore};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
-use super::context::{Context, Running, about, now};
+use super::context::{Context, Running, about};
 use super::executor::{MAX_PARALLEL, explain};
 
 #[derive(Default)]
@@ -230,12 +230,13 @@ impl Scheduler {
         let mut plan = Plan::nothing(format!("room is made on {}", preemption.node));
         let name = pod.scheduler_name();
         plan.actions.extend(preemption.withdrawn.iter().filter_map(|other| writes::not_nominated(&other.pod)));
-        plan.status = writes::unplaced(&pod.pod, UNSCHEDULABLE, &failure.message, Some(&preemption.node), now());
+        plan.status =
+            writes::unplaced(&pod.pod, UNSCHEDULABLE, &failure.message, Some(&preemption.node), self.context.now());
         let mut failed = self.apply(&plan, pod).await.is_err();
         for victim in &preemption.victims {
             // A victim's status and its deletion follow one another.
             let mut plan = Plan::nothing(format!("it goes for {}", pod.name()));
-            plan.actions = writes::end(victim, name, now());
+            plan.actions = writes::end(victim, name, self.context.now());
             failed |= self.apply(&plan, victim).await.is_err();
             let message = format!("Preempted by pod {} on node {}", pod.uid(), preemption.node);
             self.event(victim, Severity::Normal, "Preempted", &message);
@@ -246,7 +247,7 @@ impl Scheduler {
     }
 
     async fn say(&self, pod: &PodInfo, reason: &str, why: &str, nominated: Option<&str>) {
-        let status = writes::unplaced(&pod.pod, reason, why, nominated, now());
+        let status = writes::unplaced(&pod.pod, reason, why, nominated, self.context.now());
         let plan = Plan { status, ..Plan::nothing(reason) };
         // Should the write fail, the next try says it.
         let _ = self.apply(&plan, pod).await;

@@ -7,7 +7,7 @@ use copepod_core::controllers::{Action, Plan, Target, meta, statefulset_pods};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::ObjectReference;
 
-use super::context::{Context, Failures, Running, about, add_all, now};
+use super::context::{Context, Failures, Running, about, add_all};
 use super::executor::{Failure, Writes, explain};
 use super::owners::owners_of;
 
@@ -54,7 +54,7 @@ async fn reconcile(context: &Context, failures: &Failures, key: &Key) -> Outcome
     let (pods, claims) = (caches.pods.list(&key.namespace), caches.claims.list(&key.namespace));
     let revisions = caches.revisions.list(&key.namespace);
     let seen = Observed { pods: &pods, claims: &claims, revisions: &revisions };
-    let plan = failures.with(key, |failures| statefulset::reconcile(&set, &seen, failures, now()));
+    let plan = failures.with(key, |failures| statefulset::reconcile(&set, &seen, failures, context.now()));
     let path = Target::new(statefulset::statefulsets(), &key.namespace, &key.name).path();
     let subject = about("apps/v1", "StatefulSet", &set.metadata);
     let (writes, outcome, failure) = context.apply(&plan, &subject, &path).await;

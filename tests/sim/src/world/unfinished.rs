@@ -1,0 +1,126 @@
+//! What is not as asked for yet.
+
+use serde_json::Value;
+
+use super::{World, active, available, going, is, name, number, over, owner, text, uid};
+
+impl World {
+    /// What is left to do until all is as asked for, for people.
+    pub fn unfinished(&self) -> Vec<String> {
+        let mut left = Vec::new();
+        for (key, object) in &self.objects {
+            if going(object) {
+                left.push(format!("{key} is still going"));
+            }
+            if let Some(owner) = owner(object).filter(|_| !over(object)) {
+                let of = text(owner, "/uid");
+                if !self.objects.values().any(|o| uid(o) == of) {
+                    left.push(format!("{key} has lost its {}", text(owner, "/kind")));
+                }
+            }
+        }
+        for (key, object) in &self.objects {
+            let resource = key.splitn(4, '/').take(3).collect::<Vec<_>>().join("/");
+            let why = match resource.as_str() {
+                "/core/nodes" => self.node_left(object),
+                "/core/pods" => self.pod_left(object),
+                "/apps/deployments" => self.deployment_left(object),
+                "/apps/replicasets" => self.set_left(object),
+                "/apps/statefulsets" => self.stateful_left(object),
+                "/apps/daemonsets" => self.daemon_left(object),
+                "/batch/jobs" => self.job_left(object),
+                "/policy/poddisruptionbudgets" => self.budget_left(object),
+                "/core/services" => self.service_left(object),
+                _ => None,
+            };
+            left.extend(why.map(|why| format!("{key}: {why}")));
+        }
+        left
+    }
+
+    fn node_left(&self, node: &Value) -> Option<String> {
+        let clean = node.pointer("/spec/taints").is_none_or(|t| t == &serde_json::json!([]));
+        (!is(node, "Ready") || !clean).then(|| format!("{}", node["spec"]))
+    }
+
+    fn pod_left(&self, pod: &Value) -> Option<String> {
+        let idle = !over(pod) && owner(pod).is_some_and(|o| o["kind"] != "Job") && !is(pod, "Ready");
+        idle.then(|| format!("on {:?}: {}", text(pod, "/spec/nodeName"), pod["status"]))
+    }
+
+    fn deployment_left(&self, d: &Value) -> Option<String> {
+        let replicas = number(d, "/spec/replicas");
+        let says = ["replicas", "updatedReplicas", "readyReplicas", "availableReplicas"];
+        let counts = says.map(|field| number(d, &format!("/status/{field}")));
+        let sets = self.all("apps/replicasets").filter(|(_, s)| owner(s).is_some_and(|o| text(o, "/uid") == uid(d)));
+        let pods: usize = sets.map(|(_, s)| self.pods_of(uid(s)).filter(|p| available(p)).count()).sum();
+        let seen = number(d, "/status/observedGeneration") == number(d, "/metadata/generation");
+        let right = counts == [replicas; 4] && number(d, "/status/unavailableReplicas") == 0 && seen;
+        (!right || pods as i64 != replicas).then(|| format!("{replicas} asked, {pods} available, says {}", d["status"]))
+    }
+
+    fn set_left(&self, set: &Value) -> Option<String> {
+        let replicas = number(set, "/spec/replicas");
+        let there = self.pods_of(uid(set)).filter(|p| active(p)).count() as i64;
+        let says = ["replicas", "readyReplicas", "availableReplicas"].map(|f| number(set, &format!("/status/{f}")));
+        (there != replicas || says != [replicas; 3])
+            .then(|| format!("{replicas} asked, {there} there, says {}", set["status"]))
+    }
+
+    fn stateful_left(&self, set: &Value) -> Option<String> {
+        let replicas = number(set, "/spec/replicas");
+        let mut names: Vec<&str> = self.pods_of(uid(set)).filter(|p| available(p)).map(name).collect();
+        names.sort_unstable();
+        let wanted: Vec<String> = (0..replicas).map(|n| format!("{}-{n}", name(set))).collect();
+        let says = ["replicas", "readyReplicas", "availableReplicas", "currentReplicas", "updatedReplicas"];
+        let counts = says.map(|field| number(set, &format!("/status/{field}")));
+        let one = text(set, "/status/currentRevision") == text(set, "/status/updateRevision");
+        let right = names == wanted && counts == [replicas; 5] && one;
+        (!right).then(|| format!("{replicas} asked, there are {names:?}, says {}", set["status"]))
+    }
+
+    fn daemon_left(&self, set: &Value) -> Option<String> {
+        let selector = set.pointer("/spec/template/spec/nodeSelector").and_then(Value::as_object);
+        let fits =
+            |node: &Value| selector.into_iter().flatten().all(|(k, v)| node["metadata"]["labels"].get(k) == Some(v));
+        let wanted = self.all("core/nodes").filter(|(_, node)| fits(node)).count() as i64;
+        let there = self.pods_of(uid(set)).filter(|p| available(p)).count() as i64;
+        let says = [
+            "desiredNumberScheduled",
+            "currentNumberScheduled",
+            "numberReady",
+            "numberAvailable",
+            "updatedNumberScheduled",
+        ];
+        let counts = says.map(|field| number(set, &format!("/status/{field}")));
+        let right = there == wanted && counts == [wanted; 5] && number(set, "/status/numberMisscheduled") == 0;
+        (!right).then(|| format!("{wanted} wanted, {there} there, says {}", set["status"]))
+    }
+
+    fn job_left(&self, job: &Value) -> Option<String> {
+        let done = is(job, "Complete") || is(job, "Failed");
+        let tracked = self.pods_of(uid(job)).any(|p| p.pointer("/metadata/finalizers").is_some());
+        let says = ["active", "terminating"].map(|field| number(job, &format!("/status/{field}")));
+        (!done || tracked || says != [0; 2]).then(|| format!("says {}", job["status"]))
+    }
+
+    fn budget_left(&self, budget: &Value) -> Option<String> {
+        let (namespace, app) = (text(budget, "/metadata/namespace"), text(budget, "/spec/selector/matchLabels/app"));
+        let of = |p: &&Value| text(p, "/metadata/namespace") == namespace && text(p, "/metadata/labels/app") == app;
+        let healthy = self.pods().filter(of).filter(|p| available(p)).count() as i64;
+        let says = number(budget, "/status/currentHealthy");
+        (says != healthy).then(|| format!("{healthy} healthy, says {}", budget["status"]))
+    }
+
+    fn service_left(&self, service: &Value) -> Option<String> {
+        let app = service.pointer("/spec/selector/app")?.as_str()?;
+        let namespace = text(service, "/metadata/namespace");
+        let of = |p: &&Value| text(p, "/metadata/namespace") == namespace && text(p, "/metadata/labels/app") == app;
+        let ready = self.pods().filter(of).filter(|p| available(p)).count();
+        let slices = self.all("discovery.k8s.io/endpointslices");
+        let slices = slices.filter(|(_, s)| text(s, "/metadata/labels/kubernetes.io~1service-name") == name(service));
+        let endpoints = slices.flat_map(|(_, s)| s["endpoints"].as_array().into_iter().flatten());
+        let says = endpoints.filter(|e| e["conditions"]["ready"] == true).count();
+        (says != ready).then(|| format!("{ready} ready, its slices say {says}"))
+    }
+}
