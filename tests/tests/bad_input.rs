@@ -23,6 +23,22 @@ fn broken_manifests() {
             "apiVersion: apps/v1\nkind: Deployment\nmetadata: {name: d}\nspec: {selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, spec: {containers: [{name: c, image: x}]}}}\n",
             vec!["selector` does not match template `labels`"],
         ),
+        (
+            "apiVersion: apps/v1\nkind: StatefulSet\nmetadata: {name: s}\nspec: {replicas: -1, minReadySeconds: -2, selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: c}}, spec: {containers: [{name: c, image: x}]}}}\n",
+            vec![
+                "spec.replicas: Invalid value: -1: must be greater than or equal to 0",
+                "spec.minReadySeconds: Invalid value: -2",
+                "selector` does not match template `labels`",
+            ],
+        ),
+        (
+            "apiVersion: batch/v1\nkind: Job\nmetadata: {name: j}\nspec: {parallelism: -1, completions: -1, backoffLimit: -1, template: {spec: {restartPolicy: Never, containers: [{name: c, image: x}]}}}\n",
+            vec![
+                "spec.parallelism: Invalid value: -1: must be greater than or equal to 0",
+                "spec.completions: Invalid value: -1",
+                "spec.backoffLimit: Invalid value: -1",
+            ],
+        ),
         ("apiVersion: v1\nkind: Widget\nmetadata: {name: w}\n", vec!["no matches for kind \"Widget\""]),
         (
             "apiVersion: v1\nkind: ConfigMap\nmetadata: {name: c, namespace: nowhere}\n",
@@ -51,6 +67,56 @@ fn broken_manifests() {
             ran.err
         );
     }
+}
+
+#[test]
+fn statuses_that_cannot_be() {
+    let cluster = Cluster::start();
+    let template = "selector: {matchLabels: {a: b}}, template: {metadata: {labels: {a: b}}, spec: {containers: [{name: c, image: x}]}}";
+    for (kind, more) in
+        [("Deployment", "replicas: 0"), ("StatefulSet", "replicas: 0"), ("DaemonSet", "minReadySeconds: 0")]
+    {
+        let name = kind.to_lowercase();
+        cluster.apply(&format!(
+            "apiVersion: apps/v1\nkind: {kind}\nmetadata: {{name: {name}}}\nspec: {{{more}, {template}}}\n"
+        ));
+    }
+    // Another controller's, so that nobody but this test writes its status.
+    cluster.apply(
+        "apiVersion: batch/v1\nkind: Job\nmetadata: {name: job}\nspec: {managedBy: example.com/me, completions: 2, template: {spec: {restartPolicy: Never, containers: [{name: c, image: x}]}}}\n",
+    );
+    let patch = |name: &str, status: &str| {
+        cluster.k(&format!("patch {name} {name} --subresource=status --type=merge -p {{\"status\":{status}}}"))
+    };
+    let cases = [
+        ("deployment", r#"{"replicas":-1}"#, "status.replicas: Invalid value: -1: must be greater than or equal to 0"),
+        (
+            "deployment",
+            r#"{"replicas":1,"updatedReplicas":2}"#,
+            "status.updatedReplicas: Invalid value: 2: cannot be greater than status.replicas",
+        ),
+        ("statefulset", r#"{"replicas":1,"readyReplicas":-1}"#, "status.readyReplicas: Invalid value: -1"),
+        (
+            "daemonset",
+            r#"{"currentNumberScheduled":-1,"desiredNumberScheduled":0,"numberMisscheduled":0,"numberReady":0}"#,
+            "status.currentNumberScheduled: Invalid value: -1",
+        ),
+        ("job", r#"{"active":-1}"#, "status.active: Invalid value: -1"),
+        (
+            "job",
+            r#"{"conditions":[{"type":"Complete","status":"True"}]}"#,
+            "status.startTime: Required value: startTime is required for finished job",
+        ),
+    ];
+    for (name, status, expected) in cases {
+        let ran = patch(name, status);
+        assert!(!ran.ok && ran.err.contains(expected), "{name} {status}: {}{}", ran.out, ran.err);
+    }
+    // What counts on stays counted.
+    let well = patch("job", r#"{"startTime":"2026-01-01T00:00:00Z","succeeded":1,"failed":1}"#);
+    assert!(well.ok, "{}", well.err);
+    let ran = patch("job", r#"{"failed":0}"#);
+    assert!(!ran.ok && ran.err.contains("cannot decrease the failed counter"), "{}", ran.err);
 }
 
 #[test]

@@ -114,6 +114,12 @@ fn a_stateful_set_comes_up_in_order_rolls_by_partition_and_is_undone() {
         "the first came back"
     );
 
+    let restarted = cluster.ok("rollout restart sts/web");
+    assert!(restarted.contains("statefulset.apps/web restarted"), "{restarted}");
+    rolled_out(&cluster, "sts/web");
+    let pods = cluster.get("pods -l app=web")["items"].as_array().unwrap().clone();
+    assert!(pods.iter().all(|p| p["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"].is_string()));
+
     // A deleted pod comes back under its name.
     let uid = cluster.get("pod web-1")["metadata"]["uid"].clone();
     cluster.ok("delete pod web-1");

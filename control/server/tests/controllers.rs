@@ -72,7 +72,8 @@ impl Cluster {
             create::<Namespace>(&Api::all(client.clone()), json!({"metadata": {"name": name}})).await;
         }
         let profiles = vec![Profile::default()];
-        let config = Config { ca_pem: "THE CA".into(), components, clock: system_clock(), seed: 1, profiles };
+        let ca_pem = "THE CA".into();
+        let config = Config { ca_pem, components, clock: system_clock(), seed: 1, profiles, terminated_pods: 0 };
         let (controllers, _) = start(clients, config, token.clone());
         Self { client, token, _tasks: JoinSet::new(), _controllers: controllers }
     }

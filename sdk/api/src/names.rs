@@ -40,6 +40,8 @@ pub const TAINT_UNREACHABLE: &str = "node.kubernetes.io/unreachable";
 pub const TAINT_NOT_READY: &str = "node.kubernetes.io/not-ready";
 /// Label with the node's name.
 pub const LABEL_HOSTNAME: &str = "kubernetes.io/hostname";
+/// Label with the zone that a node is in.
+pub const LABEL_ZONE: &str = "topology.kubernetes.io/zone";
 /// Label that names the Service an EndpointSlice belongs to.
 pub const LABEL_SERVICE_NAME: &str = "kubernetes.io/service-name";
 /// Label that names who manages an EndpointSlice.

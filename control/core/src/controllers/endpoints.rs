@@ -6,7 +6,7 @@ use std::sync::Arc;
 use k8s_openapi::api::core::v1::{EndpointAddress, EndpointPort, EndpointSubset, Endpoints, Pod, Service};
 use serde_json::json;
 
-use super::endpointslice::{LABEL_HEADLESS, address, headless, hostname, reference, selector, target_port};
+use super::endpointslice::{LABEL_HEADLESS, address, headless, hostname, publishes, reference, selector, target_port};
 use super::meta::{self, text};
 use super::pod;
 use super::{Action, Plan, Propagation, Target};
@@ -16,6 +16,9 @@ pub const MAX_ADDRESSES: usize = 1000;
 const OVER_CAPACITY: &str = "endpoints.kubernetes.io/over-capacity";
 const LABEL_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 
+/// Name, number and protocol of the ports of a pod.
+type Ports = Vec<(String, i32, String)>;
+
 /// Decides for one Service.
 pub fn reconcile(service: &Service, pods: &[Arc<Pod>], current: Option<&Endpoints>) -> Plan {
     let Some(selector) = selector(service) else { return Plan::nothing("no selector: endpoints are the user's") };
@@ -24,22 +27,13 @@ pub fn reconcile(service: &Service, pods: &[Arc<Pod>], current: Option<&Endpoint
     }
     let ipv6 = service.spec.as_ref().and_then(|s| s.ip_families.as_ref()).and_then(|f| f.first());
     let family = if ipv6.map(String::as_str) == Some("IPv6") { "IPv6" } else { "IPv4" };
-    let publish = service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses) == Some(true);
-    let mut room = MAX_ADDRESSES;
-    let mut over = false;
-    // (ports) -> (ready, not ready), both by address.
-    type Sides = (Vec<EndpointAddress>, Vec<EndpointAddress>);
-    let mut groups: BTreeMap<Vec<(String, i32, String)>, Sides> = BTreeMap::new();
+    let publish = publishes(service);
+    let mut found: Vec<(bool, EndpointAddress, Ports)> = Vec::new();
     for pod in pods.iter().filter(|p| meta::selects(&selector, &p.metadata)) {
         if pod::terminal(pod) || (pod::terminating(pod) && !publish) {
             continue;
         }
         let Some(ip) = address(pod, family) else { continue };
-        if room == 0 {
-            over = true;
-            break;
-        }
-        room -= 1;
         let address = EndpointAddress {
             ip,
             hostname: hostname(service, pod),
@@ -50,14 +44,21 @@ pub fn reconcile(service: &Service, pods: &[Arc<Pod>], current: Option<&Endpoint
             let number = target_port(port, pod)?;
             Some((text(&port.name).to_string(), number, port.protocol.clone().unwrap_or_else(|| "TCP".into())))
         });
-        let group = groups.entry(ports.collect()).or_default();
-        if publish || pod::ready(pod) { group.0.push(address) } else { group.1.push(address) }
+        found.push((!publish && !pod::ready(pod), address, ports.collect()));
     }
+    // Where there are too many, the ready ones come first, and always the same.
+    found.sort_by(|(a_waits, a, _), (b_waits, b, _)| (a_waits, &a.ip).cmp(&(b_waits, &b.ip)));
+    let over = found.len() > MAX_ADDRESSES;
+    found.truncate(MAX_ADDRESSES);
+    let mut groups: BTreeMap<Ports, [Vec<EndpointAddress>; 2]> = BTreeMap::new();
+    for (waits, address, ports) in found {
+        let [ready, not_ready] = groups.entry(ports).or_default();
+        if waits { not_ready.push(address) } else { ready.push(address) }
+    }
+    let some = |addresses: Vec<EndpointAddress>| (!addresses.is_empty()).then_some(addresses);
     let subsets: Vec<EndpointSubset> = groups
         .into_iter()
-        .map(|(ports, (mut ready, mut not_ready))| {
-            ready.sort_by(|a, b| a.ip.cmp(&b.ip));
-            not_ready.sort_by(|a, b| a.ip.cmp(&b.ip));
+        .map(|(ports, [ready, not_ready])| {
             let port = |(name, port, protocol): (String, i32, String)| EndpointPort {
                 name: Some(name).filter(|n| !n.is_empty()),
                 port,
@@ -65,8 +66,8 @@ pub fn reconcile(service: &Service, pods: &[Arc<Pod>], current: Option<&Endpoint
                 app_protocol: None,
             };
             EndpointSubset {
-                addresses: (!ready.is_empty()).then_some(ready),
-                not_ready_addresses: (!not_ready.is_empty()).then_some(not_ready),
+                addresses: some(ready),
+                not_ready_addresses: some(not_ready),
                 ports: (!ports.is_empty()).then(|| ports.into_iter().map(port).collect()),
             }
         })
@@ -175,5 +176,39 @@ mod tests {
         assert_eq!(reconcile(&service, &pods[..1], Some(&current)).actions.len(), 1);
         assert!(made_here(&current));
         assert_eq!(service_gone("shop", "web", Some(&current)).actions.len(), 1);
+    }
+
+    #[test]
+    fn more_than_a_thousand_are_cut_off_and_the_ready_ones_stay() {
+        let service: Service =
+            yaml("metadata: {name: web, namespace: shop}\nspec: {selector: {app: web}, ports: [{port: 80}]}");
+        let pods = |unready: usize, ready: usize| -> Vec<Arc<Pod>> {
+            let pod = |n: usize| {
+                let mut pod = pod_yaml(&format!("p{n}"), "labels: {app: web}");
+                let mut status = pod_status("Running", (n >= unready).then_some(-1));
+                status.pod_ip = Some(format!("10.64.{}.{}", n / 250, n % 250 + 1));
+                pod.status = Some(status);
+                Arc::new(pod)
+            };
+            (0..unready + ready).map(pod).collect()
+        };
+        // (unready, ready, in the object: ready, unready, over capacity)
+        for (unready, ready, kept, waiting, over) in
+            [(10, 990, 990, 10, false), (600, 600, 600, 400, true), (5, 1200, 1000, 0, true)]
+        {
+            let pods = pods(unready, ready);
+            let plan = reconcile(&service, &pods, None);
+            let [Action::Create { object, .. }] = plan.actions.as_slice() else { panic!("{plan:?}") };
+            let len = |side: &str| object["subsets"][0][side].as_array().map_or(0, Vec::len);
+            assert_eq!((len("addresses"), len("notReadyAddresses")), (kept, waiting));
+            assert_eq!(object["metadata"]["annotations"].get(OVER_CAPACITY).is_some(), over);
+            let current: Endpoints = serde_json::from_value(object.clone()).unwrap();
+            let other_order: Vec<Arc<Pod>> = pods.iter().rev().cloned().collect();
+            assert!(reconcile(&service, &other_order, Some(&current)).is_empty());
+            // With room again, the note goes.
+            let plan = reconcile(&service, &pods[..5], Some(&current));
+            let [Action::Patch { patch, .. }] = plan.actions.as_slice() else { panic!("{plan:?}") };
+            assert_eq!(patch.pointer("/metadata/annotations").is_some(), over);
+        }
     }
 }

@@ -1,49 +1,53 @@
-//! EndpointSlices of a Service: which pods answer for it, on which ports, and in what state.
+//! EndpointSlices of a Service: which pods answer for it, on which ports, where, and in what state.
 //! Source: <https://kubernetes.io/docs/concepts/services-networking/endpoint-slices/>.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use copepod_api::LabelSelector;
-use copepod_api::names::{LABEL_MANAGED_BY, LABEL_SERVICE_NAME};
 use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service, ServicePort};
-use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointPort, EndpointSlice};
+use k8s_openapi::api::discovery::v1::{Endpoint, EndpointConditions, EndpointHints, EndpointSlice, ForNode, ForZone};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
-use serde_json::{Value, json};
 
+use super::Plan;
 use super::meta::{self, text};
 use super::pod;
-use super::{Action, Plan, Propagation, Target};
+use super::slices::{self, Common, Ports, Wanted, same_ports, wire_ports};
 
-/// The most endpoints in one slice; more are split over several.
-pub const MAX_ENDPOINTS: usize = 1000;
+/// The most endpoints in one slice, as upstream's default; more are split over several.
+pub const MAX_ENDPOINTS: usize = 100;
 /// Who manages the slices made here.
 pub const MANAGER: &str = "endpointslice-controller.k8s.io";
 /// Marks slices and endpoints of Services without a cluster IP.
 pub const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
+/// When to look again for the node of a pod that is bound to an unknown one.
+const NODE_WAIT: Duration = Duration::from_secs(15);
 
-/// A port of an endpoint: name, number, protocol, application protocol.
-type Ports = Vec<(String, i32, String, Option<String>)>;
+/// Tells a node's zone: `None` if there is no such node, empty if it is in none.
+pub type ZoneOf<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 /// Decides for one Service. `pods` are all pods of its namespace, `slices` those labelled with the Service's name.
-pub fn reconcile(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>]) -> Plan {
+pub fn reconcile(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>], zone_of: ZoneOf<'_>) -> Plan {
     let Some(selector) = selector(service) else { return Plan::nothing("no selector: endpoints are the user's") };
     if service.metadata.deletion_timestamp.is_some() {
         return Plan::nothing("being deleted");
     }
     let mut plan = Plan { why: "in sync".into(), ..Plan::default() };
-    let mut stale: BTreeMap<&str, &Arc<EndpointSlice>> = slices
-        .iter()
-        .filter(|s| {
-            let manager = s.metadata.labels.as_ref().and_then(|l| l.get(LABEL_MANAGED_BY));
-            manager.map(String::as_str) == Some(MANAGER) && s.metadata.deletion_timestamp.is_none()
-        })
-        .map(|s| (text(&s.metadata.name), s))
-        .collect();
+    let (mine, mut stale): (Vec<&EndpointSlice>, Vec<&EndpointSlice>) = slices::managed_by(slices, MANAGER)
+        .into_iter()
+        // Those of a former Service of this name are of no use.
+        .partition(|s| meta::controlled_by(&s.metadata, text(&service.metadata.uid)));
+    let mut mine: BTreeMap<&str, &EndpointSlice> = mine.into_iter().map(|s| (text(&s.metadata.name), s)).collect();
+    let (mut kept, mut new) = (Vec::new(), Vec::new());
     for family in families(service) {
         let mut groups: BTreeMap<Ports, BTreeMap<String, Endpoint>> = BTreeMap::new();
         for pod in pods.iter().filter(|p| meta::selects(&selector, &p.metadata)) {
-            if let Some((ports, endpoint)) = endpoint(service, pod, family) {
+            let zone = zone_of(pod::node_name(pod));
+            let Some((ports, endpoint)) = endpoint(service, pod, family, zone.as_deref()) else { continue };
+            if zone.is_none() && !publishes(service) {
+                plan.requeue(NODE_WAIT);
+            } else {
                 groups.entry(ports).or_default().insert(text(&pod.metadata.uid).to_string(), endpoint);
             }
         }
@@ -52,121 +56,81 @@ pub fn reconcile(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSli
             groups.insert(Vec::new(), BTreeMap::new());
         }
         for (ports, wanted) in groups {
-            place(service, family, &ports, wanted, &mut stale, &mut plan);
+            let ports = wire_ports(&ports);
+            let fits = |s: &&EndpointSlice| {
+                s.address_type == family && same_ports(s.ports.as_deref().unwrap_or_default(), &ports)
+            };
+            let group: Vec<&EndpointSlice> = mine.values().copied().filter(fits).collect();
+            let (full, rest) = place(group, wanted);
+            let wanted = |endpoints| Wanted { family, ports: ports.clone(), endpoints };
+            for (slice, endpoints) in full {
+                mine.remove(text(&slice.metadata.name));
+                kept.push((slice, wanted(endpoints)));
+            }
+            new.extend(rest.into_iter().map(wanted));
         }
     }
-    for slice in stale.values() {
-        plan.actions.push(Action::Delete {
-            target: target(service, text(&slice.metadata.name)),
-            propagation: Propagation::Background,
-            uid: slice.metadata.uid.clone(),
-            grace: None,
-        });
-    }
-    if !plan.actions.is_empty() {
-        plan.why = format!("{} writes to slices", plan.actions.len());
-    }
+    stale.extend(mine.into_values());
+    slices::write(&common(service), kept, new, stale, &mut plan);
     plan
 }
 
-/// Puts a group's endpoints into slices: each stays where it is, new ones fill what has room, the rest get new slices.
-fn place(
-    service: &Service,
-    family: &str,
-    ports: &Ports,
-    mut wanted: BTreeMap<String, Endpoint>,
-    stale: &mut BTreeMap<&str, &Arc<EndpointSlice>>,
-    plan: &mut Plan,
-) {
-    let wire_ports = wire_ports(ports);
-    let mine: Vec<&Arc<EndpointSlice>> = stale
-        .values()
-        .filter(|s| s.address_type == family && same_ports(s.ports.as_deref().unwrap_or_default(), &wire_ports))
-        .copied()
-        .collect();
-    let mut kept: Vec<(&Arc<EndpointSlice>, Vec<Endpoint>)> = Vec::new();
-    for slice in mine {
-        let uids = slice.endpoints.iter().flatten().filter_map(|e| e.target_ref.as_ref()?.uid.clone());
-        let stay: Vec<Endpoint> = uids.filter_map(|uid| wanted.remove(&uid)).collect();
-        kept.push((slice, stay));
+/// A slice that stays, with what it is to hold.
+type Kept<'a> = (&'a EndpointSlice, Vec<Endpoint>);
+
+/// Puts a group's endpoints into its slices with few writes: each stays where it is, new ones go into slices that
+/// change anyway, else all into the fullest that has room for them, else into new ones. Returns the slices that stay
+/// with what they hold, and what new ones hold.
+fn place(group: Vec<&EndpointSlice>, mut wanted: BTreeMap<String, Endpoint>) -> (Vec<Kept<'_>>, Vec<Vec<Endpoint>>) {
+    if wanted.is_empty() {
+        return match group.first() {
+            Some(placeholder) => (vec![(*placeholder, Vec::new())], Vec::new()),
+            None => (Vec::new(), vec![Vec::new()]),
+        };
     }
-    let mut rest = wanted.into_values();
-    for (_, endpoints) in &mut kept {
-        let room = MAX_ENDPOINTS.saturating_sub(endpoints.len());
-        endpoints.extend(rest.by_ref().take(room));
+    let (mut changed, mut same) = (Vec::new(), Vec::new());
+    for slice in group {
+        let uids = slice.endpoints.iter().flatten().filter_map(|e| e.target_ref.as_ref()?.uid.as_ref());
+        let stay: Vec<Endpoint> = uids.filter_map(|uid| wanted.remove(uid)).take(MAX_ENDPOINTS).collect();
+        let as_before = slice.endpoints.as_deref().unwrap_or_default() == stay.as_slice();
+        if as_before { same.push((slice, stay)) } else { changed.push((slice, stay)) }
     }
-    let any = kept.iter().any(|(_, endpoints)| !endpoints.is_empty());
-    let mut placeholder = false;
-    for (slice, endpoints) in kept {
-        // An emptied slice goes, but for the one placeholder.
-        if endpoints.is_empty() && (any || placeholder) {
-            continue;
-        }
-        placeholder = true;
-        stale.remove(text(&slice.metadata.name));
-        update(service, slice, &endpoints, plan);
+    let mut rest: Vec<Endpoint> = wanted.into_values().collect();
+    let room = |endpoints: &Vec<Endpoint>| MAX_ENDPOINTS.saturating_sub(endpoints.len());
+    changed.sort_by_key(|(_, endpoints)| room(endpoints));
+    for (_, endpoints) in &mut changed {
+        let fill = room(endpoints).min(rest.len());
+        endpoints.extend(rest.drain(..fill));
     }
-    let mut rest = rest.peekable();
-    while rest.peek().is_some() || !(any || placeholder) {
-        placeholder = true;
-        let endpoints: Vec<Endpoint> = rest.by_ref().take(MAX_ENDPOINTS).collect();
-        plan.actions.push(create(service, family, &wire_ports, &endpoints));
+    let fitting = same.iter_mut().filter(|(_, e)| !rest.is_empty() && room(e) >= rest.len());
+    if let Some((_, endpoints)) = fitting.min_by_key(|(_, e)| room(e)) {
+        endpoints.append(&mut rest);
     }
+    // What was emptied is free for another use.
+    changed.retain(|(_, endpoints)| !endpoints.is_empty());
+    changed.extend(same);
+    (changed, rest.chunks(MAX_ENDPOINTS).map(<[Endpoint]>::to_vec).collect())
 }
 
-fn update(service: &Service, slice: &EndpointSlice, endpoints: &[Endpoint], plan: &mut Plan) {
-    let labels = labels(service);
-    let before = json!({"endpoints": slice.endpoints.clone().unwrap_or_default(), "metadata": {"labels": slice.metadata.labels}});
-    let after = json!({"endpoints": endpoints, "metadata": {"labels": labels}});
-    if let Some(mut patch) = copepod_api::merge::diff(&before, &after) {
-        if let Some(object) = patch.as_object_mut() {
-            let meta = object.entry("metadata").or_insert_with(|| json!({}));
-            if let Some(meta) = meta.as_object_mut() {
-                meta.insert("uid".into(), json!(slice.metadata.uid));
-                meta.insert("resourceVersion".into(), json!(slice.metadata.resource_version));
-            }
-        }
-        plan.actions.push(Action::Patch {
-            target: target(service, text(&slice.metadata.name)),
-            subresource: "",
-            patch,
-        });
-    }
-}
-
-fn create(service: &Service, family: &str, ports: &[EndpointPort], endpoints: &[Endpoint]) -> Action {
-    let reference = meta::controller_ref("v1", "Service", &service.metadata);
-    let object = json!({
-        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice",
-        "metadata": {
-            "generateName": format!("{}-", text(&service.metadata.name)),
-            "labels": labels(service),
-            "ownerReferences": [reference],
-        },
-        "addressType": family, "ports": ports, "endpoints": endpoints,
-    });
-    Action::Create { target: target(service, ""), object }
-}
-
-fn target(service: &Service, name: &str) -> Target {
-    Target::new(meta::v1("discovery.k8s.io", "endpointslices"), text(&service.metadata.namespace), name)
-}
-
-/// The Service's labels and ours.
-fn labels(service: &Service) -> BTreeMap<String, String> {
+fn common(service: &Service) -> Common<'_> {
     let mut labels = meta::labels(&service.metadata);
     labels.remove(LABEL_HEADLESS);
-    labels.insert(LABEL_SERVICE_NAME.into(), text(&service.metadata.name).into());
-    labels.insert(LABEL_MANAGED_BY.into(), MANAGER.into());
     if headless(service) {
         labels.insert(LABEL_HEADLESS.into(), String::new());
     }
-    labels
+    let owner = meta::controller_ref("v1", "Service", &service.metadata);
+    let (namespace, name) = (text(&service.metadata.namespace), text(&service.metadata.name));
+    Common::new(namespace, name, MANAGER, owner, labels)
 }
 
 /// Whether the Service has no cluster IP by choice.
 pub(super) fn headless(service: &Service) -> bool {
     service.spec.as_ref().and_then(|s| s.cluster_ip.as_deref()) == Some("None")
+}
+
+/// Whether pods that are not ready are endpoints like those that are.
+pub(super) fn publishes(service: &Service) -> bool {
+    service.spec.as_ref().and_then(|s| s.publish_not_ready_addresses) == Some(true)
 }
 
 /// The Service's selector; `None` if endpoints are not ours to keep.
@@ -198,32 +162,46 @@ pub(super) fn address(pod: &Pod, family: &str) -> Option<String> {
         .map(Into::into)
 }
 
-fn endpoint(service: &Service, pod: &Pod, family: &str) -> Option<(Ports, Endpoint)> {
+fn endpoint(service: &Service, pod: &Pod, family: &str, zone: Option<&str>) -> Option<(Ports, Endpoint)> {
     if pod::terminal(pod) {
         return None;
     }
     let address = address(pod, family)?;
-    let (ready, terminating) = (pod::ready(pod), pod::terminating(pod));
+    let (serving, terminating) = (pod::ready(pod), pod::terminating(pod));
+    let ready = publishes(service) || (serving && !terminating);
     let spec = service.spec.as_ref()?;
-    let publish = spec.publish_not_ready_addresses == Some(true);
     let ports = spec.ports.iter().flatten().filter_map(|port| {
         let number = target_port(port, pod)?;
         let protocol = port.protocol.clone().unwrap_or_else(|| "TCP".into());
         Some((text(&port.name).to_string(), number, protocol, port.app_protocol.clone()))
     });
+    let zone = zone.filter(|zone| !zone.is_empty());
+    let node_name = Some(pod::node_name(pod).to_string()).filter(|n| !n.is_empty());
+    let hints = spec.traffic_distribution.as_deref().filter(|_| ready);
     let endpoint = Endpoint {
         addresses: vec![address],
         conditions: Some(EndpointConditions {
-            ready: Some(publish || (ready && !terminating)),
-            serving: Some(ready),
+            ready: Some(ready),
+            serving: Some(serving),
             terminating: Some(terminating),
         }),
         hostname: hostname(service, pod),
-        node_name: Some(pod::node_name(pod).to_string()).filter(|n| !n.is_empty()),
+        hints: hints.and_then(|wish| self::hints(wish, zone, node_name.as_deref())),
+        node_name,
+        zone: zone.map(Into::into),
         target_ref: Some(reference(pod)),
         ..Endpoint::default()
     };
     Some((ports.collect(), endpoint))
+}
+
+/// For whom an endpoint is meant under a Service's `trafficDistribution`: clients of its own zone, or first of its own
+/// node.
+fn hints(distribution: &str, zone: Option<&str>, node: Option<&str>) -> Option<EndpointHints> {
+    let near = ["PreferClose", "PreferSameZone", "PreferSameNode"].contains(&distribution);
+    let zone = zone.filter(|_| near).map(|name| vec![ForZone { name: name.into() }]);
+    let node = node.filter(|_| distribution == "PreferSameNode").map(|name| vec![ForNode { name: name.into() }]);
+    (zone.is_some() || node.is_some()).then_some(EndpointHints { for_zones: zone, for_nodes: node })
 }
 
 /// The pod as an endpoint's target.
@@ -260,36 +238,6 @@ pub(super) fn target_port(port: &ServicePort, pod: &Pod) -> Option<i32> {
                 matches.then_some(p.container_port)
             })
         }
-    }
-}
-
-fn wire_ports(ports: &Ports) -> Vec<EndpointPort> {
-    let wire = |(name, port, protocol, app): &(String, i32, String, Option<String>)| EndpointPort {
-        name: Some(name.clone()),
-        port: Some(*port),
-        protocol: Some(protocol.clone()),
-        app_protocol: app.clone(),
-    };
-    ports.iter().map(wire).collect()
-}
-
-fn same_ports(a: &[EndpointPort], b: &[EndpointPort]) -> bool {
-    let key = |ports: &[EndpointPort]| -> BTreeSet<String> {
-        let normal = |p: &EndpointPort| {
-            let name = text(&p.name);
-            json!([name, p.port, p.protocol.as_deref().unwrap_or("TCP"), p.app_protocol]).to_string()
-        };
-        ports.iter().map(normal).collect()
-    };
-    key(a) == key(b)
-}
-
-/// A plan's slices for tests and logs: the endpoints of a create or patch.
-pub fn endpoints_of(action: &Action) -> Option<&Value> {
-    match action {
-        Action::Create { object, .. } => object.get("endpoints"),
-        Action::Patch { patch, .. } => patch.get("endpoints"),
-        Action::Delete { .. } => None,
     }
 }
 

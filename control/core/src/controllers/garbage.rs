@@ -190,8 +190,10 @@ impl Graph {
             return Step::Act(releases, Vec::new());
         }
         if node.has(FOREGROUND) {
-            let blocked = dependents()
-                .any(|(_, d)| d.owners.iter().any(|o| o.uid == uid && o.block_owner_deletion == Some(true)));
+            // One that owns itself does not wait for itself.
+            let blocked = dependents().any(|(d, n)| {
+                d != uid && n.owners.iter().any(|o| o.uid == uid && o.block_owner_deletion == Some(true))
+            });
             if !blocked {
                 return Step::Act(vec![node.without_finalizer(FOREGROUND, uid)], Vec::new());
             }
@@ -232,7 +234,13 @@ impl Graph {
             }
             return Step::Act(vec![node.without_owners(&drop, uid)], notes);
         }
-        let has_dependents = self.dependents.get(uid).is_some_and(|d| !d.is_empty());
+        let dependents = || self.dependents.get(uid).into_iter().flatten().filter_map(|d| self.nodes.get(d));
+        // Owners in a circle would wait for each other for ever: this one lets its own go first.
+        let blocks = node.owners.iter().any(|o| o.block_owner_deletion == Some(true));
+        if !leaving.is_empty() && blocks && dependents().any(|d| d.deleting && d.has(FOREGROUND)) {
+            return Step::Act(vec![node.unblocking(uid)], notes);
+        }
+        let has_dependents = dependents().next().is_some();
         let propagation = if node.has(ORPHAN) {
             Propagation::Orphan
         } else if node.has(FOREGROUND) || (!leaving.is_empty() && has_dependents) {
@@ -268,6 +276,12 @@ impl Node {
     fn without_owners(&self, drop: &HashSet<&str>, uid: &str) -> Action {
         let rest: Vec<&OwnerReference> = self.owners.iter().filter(|o| !drop.contains(o.uid.as_str())).collect();
         self.patch(uid, "ownerReferences", json!(rest))
+    }
+    /// Its owners need no longer wait for it.
+    fn unblocking(&self, uid: &str) -> Action {
+        let free = |o: &OwnerReference| OwnerReference { block_owner_deletion: Some(false), ..o.clone() };
+        let owners: Vec<OwnerReference> = self.owners.iter().map(free).collect();
+        self.patch(uid, "ownerReferences", json!(owners))
     }
     fn without_finalizer(&self, finalizer: &str, uid: &str) -> Action {
         let rest: Vec<&String> = self.finalizers.iter().filter(|f| *f != finalizer).collect();
@@ -340,6 +354,8 @@ mod tests {
         let going =
             |finalizer: &str| format!("deletionTimestamp: '2026-01-01T00:00:00Z', finalizers: [{finalizer}, other]");
         let (foreground, orphan) = (going(FOREGROUND), going(ORPHAN));
+        let circle = format!("{foreground}, ownerReferences: [{}]", owner("rs2"));
+        let free = one.replace("blockOwnerDeletion: true", "blockOwnerDeletion: false");
         let cases: Vec<Case<'_>> = vec![
             ("owner alive", vec![("rs1", ""), ("p", &one)], "p", vec![], "nothing"),
             ("owner unknown", vec![("p", &one)], "p", vec![], "verify rs1"),
@@ -355,6 +371,9 @@ mod tests {
             ("an orphaning owner keeps them", vec![("rs1", &orphan), ("p", &one)], "p", vec![], "nothing"),
             ("another name", vec![("rs1", ""), ("p", &renamed)], "p", vec![], "verify rs1"),
             ("another kind", vec![("rs1", ""), ("p", &other_kind)], "p", vec![], "verify rs1"),
+            ("a circle is broken", vec![("rs1", &circle), ("rs2", &one)], "rs2", vec![], "patch rs2 ownerReferences=1"),
+            ("a broken circle goes", vec![("rs1", &circle), ("rs2", &free)], "rs1", vec![], "patch rs1 finalizers=1"),
+            ("owns itself", vec![("rs2", &circle)], "rs2", vec![], "patch rs2 finalizers=1"),
             ("no owners", vec![("p", "")], "p", vec![], "nothing"),
             ("unknown object", vec![], "p", vec![], "nothing"),
         ];

@@ -65,17 +65,30 @@ impl Indexes {
 
     /// How many indexes are in both sets.
     pub fn overlap(&self, other: &Self) -> i32 {
+        self.common(other).fold(0, |sum: i32, (first, last)| sum.saturating_add(last - first + 1))
+    }
+
+    /// The lowest index that is in both sets.
+    pub fn first_common(&self, other: &Self) -> Option<i32> {
+        self.common(other).next().map(|(first, _)| first)
+    }
+
+    /// The intervals that both sets have, rising.
+    fn common(&self, other: &Self) -> impl Iterator<Item = (i32, i32)> {
         let (mut ours, mut theirs) = (self.0.iter().peekable(), other.0.iter().peekable());
-        let mut total: i32 = 0;
-        while let (Some((a, b)), Some((c, d))) = (ours.peek(), theirs.peek()) {
-            total = total.saturating_add((b.min(d) - a.max(c) + 1).max(0));
-            if b <= d {
-                ours.next();
-            } else {
-                theirs.next();
+        std::iter::from_fn(move || {
+            loop {
+                let ((a, b), (c, d)) = (**ours.peek()?, **theirs.peek()?);
+                if b <= d {
+                    ours.next()
+                } else {
+                    theirs.next()
+                };
+                if a.max(c) <= b.min(d) {
+                    return Some((a.max(c), b.min(d)));
+                }
             }
-        }
-        total
+        })
     }
 
     /// The indexes below `completions` that are not in the set, rising.
@@ -128,6 +141,7 @@ mod tests {
             let (mut x, y) = (of(&a), of(&b));
             prop_assert_eq!(&Indexes::parse(&x.to_string(), 40), &x);
             prop_assert_eq!(x.overlap(&y), i32::try_from(a.intersection(&b).count()).unwrap());
+            prop_assert_eq!(x.first_common(&y), a.intersection(&b).min().copied());
             x.merge(&y);
             let union: BTreeSet<i32> = a.union(&b).copied().collect();
             prop_assert_eq!(x.total(), i32::try_from(union.len()).unwrap());

@@ -270,6 +270,8 @@ impl Sim {
             }
         }
         assert!(uids(&job, "succeeded").is_disjoint(&uids(&job, "failed")));
+        let refused = crate::kinds::job_status::change(&job, &before);
+        assert!(refused.is_empty(), "{refused:?}\n{before}\n{job}");
         self.set_job(job);
         true
     }

@@ -113,7 +113,8 @@ pub(super) fn write(view: View<'_>, work: &Work, plan: &mut Plan) {
     status.ready = Some(size(active.iter().filter(|p| pod::ready(p)).count()));
     status.terminating = Some(size(terminating));
 
-    if status.start_time.is_none() && !view.is_suspended() {
+    // What ends has begun, even if it was suspended all the while.
+    if status.start_time.is_none() && (!view.is_suspended() || view.interim.is_some()) {
         status.start_time = Some(Time(now));
     }
     let mut conditions = status.conditions.take().unwrap_or_default();

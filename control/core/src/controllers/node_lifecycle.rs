@@ -1,4 +1,5 @@
-//! Nodes whose agents went silent: not ready, tainted, their pods not ready and, after their tolerations, evicted.
+//! Nodes and their taints: those that cannot or must not have pods say so, and pods that do not tolerate it go. An agent
+//! that went silent leaves its node and the pods there not ready.
 //! Source: <https://kubernetes.io/docs/concepts/architecture/nodes/>.
 
 use std::sync::Arc;
@@ -20,6 +21,15 @@ pub const GRACE: Duration = Duration::from_secs(40);
 /// writes into them.
 pub const DEFAULT_TOLERATION_SECONDS: i64 = 300;
 
+/// Conditions that keep pods away where they are True, and the taints by which they do.
+const PRESSURES: [(&str, &str); 4] = [
+    ("MemoryPressure", "node.kubernetes.io/memory-pressure"),
+    ("DiskPressure", "node.kubernetes.io/disk-pressure"),
+    ("PIDPressure", "node.kubernetes.io/pid-pressure"),
+    ("NetworkUnavailable", "node.kubernetes.io/network-unavailable"),
+];
+/// The taint of a node that is cordoned.
+const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// The conditions that nobody can vouch for when the agent is silent.
 const WATCHED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
@@ -60,12 +70,8 @@ pub fn reconcile(node: &Node, last_heartbeat: Timestamp, pods: &[Arc<Pod>], now:
     }
     for pod in here().filter(|p| !pod::terminating(p) && !pod::terminal(p)) {
         match eviction(pod, &taints, now) {
-            Some(Duration::ZERO) => plan.actions.push(Action::Delete {
-                target: Target::new(meta::pods(), text(&pod.metadata.namespace), text(&pod.metadata.name)),
-                propagation: Propagation::Background,
-                uid: pod.metadata.uid.clone(),
-                grace: None,
-            }),
+            // First it is said why, so that whoever looks at the pod's end knows.
+            Some(Duration::ZERO) => plan.actions.extend(doom(pod, now).or_else(|| Some(delete(pod)))),
             Some(wait) => plan.requeue(wait),
             None => {}
         }
@@ -73,20 +79,23 @@ pub fn reconcile(node: &Node, last_heartbeat: Timestamp, pods: &[Arc<Pod>], now:
     plan
 }
 
-/// The deletions of pods bound to a node that is no more: nobody is there to end them.
-pub fn node_gone(name: &str, pods: &[Arc<Pod>]) -> Plan {
-    let mut plan = Plan::nothing("the node is gone");
-    plan.actions = pods
-        .iter()
-        .filter(|p| pod::node_name(p) == name)
-        .map(|p| Action::Delete {
-            target: Target::new(meta::pods(), text(&p.metadata.namespace), text(&p.metadata.name)),
-            propagation: Propagation::Background,
-            uid: p.metadata.uid.clone(),
-            grace: Some(0),
-        })
-        .collect();
-    plan
+fn delete(pod: &Pod) -> Action {
+    Action::Delete {
+        target: Target::new(meta::pods(), text(&pod.metadata.namespace), text(&pod.metadata.name)),
+        propagation: Propagation::Background,
+        uid: pod.metadata.uid.clone(),
+        grace: None,
+    }
+}
+
+/// The status of a pod that is about to go for its node's taints; `None` if it says so.
+fn doom(pod: &Pod, now: Timestamp) -> Option<Action> {
+    if pod::condition(pod, pod::DISRUPTION_TARGET).is_some_and(|c| c.status == "True") {
+        return None;
+    }
+    let mut status = pod.status.clone().unwrap_or_default();
+    pod::doom(&mut status, "DeletionByTaintManager", "Taint manager: deleting due to NoExecute taint", now);
+    meta::status_patch(meta::pods(), &pod.metadata, pod.status.as_ref(), &status)
 }
 
 fn condition<'a>(node: &'a Node, kind: &str) -> Option<&'a NodeCondition> {
@@ -117,23 +126,42 @@ fn unknown_status(node: &Node, now: Timestamp) -> Option<Action> {
     meta::status_patch(meta::v1("", "nodes"), &node.metadata, node.status.as_ref(), &status)
 }
 
-/// The node's taints with ours as its readiness asks for; a standing taint keeps its time.
+/// The node's taints with ours as its state asks for; a standing taint keeps its time, and one that drives pods out
+/// gets one.
 fn taints(node: &Node, ready: &str, now: Timestamp) -> Vec<Taint> {
     let current = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
-    let wanted = match ready {
-        "True" => None,
-        "Unknown" => Some(TAINT_UNREACHABLE),
-        _ => Some(TAINT_NOT_READY),
+    let wanted = wanted(node, ready);
+    let ours = |t: &Taint| {
+        let pressure = t.key == UNSCHEDULABLE || PRESSURES.iter().any(|(_, key)| *key == t.key);
+        [TAINT_UNREACHABLE, TAINT_NOT_READY].contains(&t.key.as_str()) || (pressure && t.effect == "NoSchedule")
     };
-    let ours = |t: &Taint| [TAINT_UNREACHABLE, TAINT_NOT_READY].contains(&t.key.as_str());
-    let mut taints: Vec<Taint> = current.into_iter().filter(|t| !ours(t) || Some(t.key.as_str()) == wanted).collect();
-    for effect in ["NoSchedule", "NoExecute"] {
-        let Some(key) = wanted else { break };
-        if !taints.iter().any(|t| t.key == key && t.effect == effect) {
-            taints.push(Taint { key: key.into(), effect: effect.into(), value: None, time_added: Some(Time(now)) });
+    let is_wanted = |t: &Taint| wanted.contains(&(t.key.as_str(), t.effect.as_str()));
+    let mut taints: Vec<Taint> = current.into_iter().filter(|t| !ours(t) || is_wanted(t)).collect();
+    for (key, effect) in &wanted {
+        if !taints.iter().any(|t| t.key == *key && t.effect == *effect) {
+            let time_added = Some(Time(now));
+            taints.push(Taint { key: (*key).into(), effect: (*effect).into(), value: None, time_added });
         }
     }
+    for taint in taints.iter_mut().filter(|t| t.effect == "NoExecute") {
+        taint.time_added.get_or_insert(Time(now));
+    }
     taints
+}
+
+/// Keys and effects of the taints that the node's state asks for.
+fn wanted(node: &Node, ready: &str) -> Vec<(&'static str, &'static str)> {
+    let mut wanted = match ready {
+        "True" => Vec::new(),
+        "Unknown" => vec![(TAINT_UNREACHABLE, "NoSchedule"), (TAINT_UNREACHABLE, "NoExecute")],
+        _ => vec![(TAINT_NOT_READY, "NoSchedule"), (TAINT_NOT_READY, "NoExecute")],
+    };
+    if node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true) {
+        wanted.push((UNSCHEDULABLE, "NoSchedule"));
+    }
+    let pressed = |kind: &str| condition(node, kind).is_some_and(|c| c.status == "True");
+    wanted.extend(PRESSURES.iter().filter(|(kind, _)| pressed(kind)).map(|(_, key)| (*key, "NoSchedule")));
+    wanted
 }
 
 fn not_ready(pod: &Pod, now: Timestamp) -> Option<Action> {
@@ -243,6 +271,43 @@ mod tests {
             keys(&reconcile(&node("False", "[]"), now(), &[], now())),
             ["not-ready:NoSchedule", "not-ready:NoExecute"]
         );
+        // A taint of the user's that drives pods out is given its time, once.
+        let plan = reconcile(&node("True", "[{key: mine, effect: NoExecute}]"), now(), &[], now());
+        let Some(Action::Patch { patch, .. }) = plan.actions.first() else { panic!("{plan:?}") };
+        let stamped = patch["spec"]["taints"].clone();
+        assert!(stamped[0]["timeAdded"].is_string(), "{stamped}");
+        assert!(reconcile(&node("True", &stamped.to_string()), at(5), &[], at(9)).is_empty());
+    }
+
+    #[test]
+    fn taints_follow_cordons_and_pressure() {
+        let node = |spec: &str, pressed: &str| -> Node {
+            yaml(&format!(
+                "metadata: {{name: n1, uid: n1}}\nspec: {{{spec}}}\nstatus: {{conditions: [{{type: Ready, status: 'True'}}, \
+                 {{type: {pressed}, status: 'True'}}]}}"
+            ))
+        };
+        let cordoned = "taints: [{key: node.kubernetes.io/unschedulable, effect: NoSchedule}, \
+            {key: node.kubernetes.io/unschedulable, effect: PreferNoSchedule}]";
+        // (spec, the condition that holds, taints written)
+        let cases: [(&str, &str, &[&str]); 7] = [
+            ("", "Fine", &[]),
+            ("unschedulable: true", "Fine", &["unschedulable:NoSchedule"]),
+            (cordoned, "Fine", &["unschedulable:PreferNoSchedule"]),
+            ("", "MemoryPressure", &["memory-pressure:NoSchedule"]),
+            ("", "DiskPressure", &["disk-pressure:NoSchedule"]),
+            ("", "PIDPressure", &["pid-pressure:NoSchedule"]),
+            (
+                "unschedulable: true",
+                "NetworkUnavailable",
+                &["unschedulable:NoSchedule", "network-unavailable:NoSchedule"],
+            ),
+        ];
+        for (spec, pressed, expected) in cases {
+            assert_eq!(keys(&reconcile(&node(spec, pressed), now(), &[], now())), expected, "{spec} {pressed}");
+        }
+        let standing = format!("unschedulable: true, {cordoned}");
+        assert!(reconcile(&node(&standing, "Fine"), now(), &[], now()).is_empty());
     }
 
     #[test]
@@ -265,11 +330,20 @@ mod tests {
             (-9999, tolerate(""), false),
         ];
         for (age, tolerations, evicted) in cases {
-            let plan = reconcile(&node("Unknown", &taint(age)), at(-500), &[pod_here(&tolerations)], now());
-            let deletes = plan.actions.iter().filter(|a| matches!(a, Action::Delete { .. })).count();
-            assert_eq!(deletes == 1, evicted, "{age} {tolerations}");
+            let mut pod = pod_here(&tolerations);
+            let decide = |pod: &Arc<Pod>| {
+                let plan = reconcile(&node("Unknown", &taint(age)), at(-500), std::slice::from_ref(pod), now());
+                plan.actions.into_iter().rfind(|a| a.target().gvr.resource == "pods")
+            };
+            // First the condition that says why, then the deletion.
+            let said = decide(&pod);
+            let reason = match &said {
+                Some(Action::Patch { patch, .. }) => patch.pointer("/status/conditions/1/reason").cloned(),
+                other => panic!("{age} {tolerations}: {other:?}"),
+            };
+            assert_eq!(reason.is_some_and(|r| r == "DeletionByTaintManager"), evicted, "{age} {tolerations}");
+            pod::doom(Arc::make_mut(&mut pod).status.as_mut().unwrap(), "DeletionByTaintManager", "", now());
+            assert_eq!(matches!(decide(&pod), Some(Action::Delete { .. })), evicted, "{age} {tolerations}");
         }
-        assert_eq!(node_gone("n1", &[pod_here("[]")]).actions.len(), 1);
-        assert!(node_gone("n2", &[pod_here("[]")]).is_empty());
     }
 }

@@ -3,13 +3,31 @@
 use std::time::Duration;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodCondition, Volume};
+use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus, Volume};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::meta::text;
+
+/// The condition of a pod that is about to be ended by no fault of its own.
+pub const DISRUPTION_TARGET: &str = "DisruptionTarget";
 
 /// A condition of the pod.
 pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
     pod.status.as_ref()?.conditions.as_ref()?.iter().find(|c| c.type_ == kind)
+}
+
+/// Says in a status that the pod is about to be ended by no fault of its own, and why.
+pub fn doom(status: &mut PodStatus, reason: &str, message: &str, now: Timestamp) {
+    let conditions = status.conditions.get_or_insert_default();
+    conditions.retain(|c| c.type_ != DISRUPTION_TARGET);
+    conditions.push(PodCondition {
+        type_: DISRUPTION_TARGET.into(),
+        status: "True".into(),
+        reason: Some(reason.into()),
+        message: Some(message.into()),
+        last_transition_time: Some(Time(now)),
+        ..PodCondition::default()
+    });
 }
 
 /// `status.phase`, empty if unset.

@@ -4,8 +4,9 @@ use copepod_api::FieldError;
 use serde_json::{Value, json};
 
 use super::fields::{at, immutable, same};
+use super::job_status::{self, holds};
 use super::job_validation;
-use super::value::{child, flag, has, int, items_mut, list, remove, set, set_default, set_default_nonzero, text};
+use super::value::{child, flag, has, int, items_mut, remove, set, set_default, set_default_nonzero, text};
 use super::workload::{wide_cells, wide_columns};
 use super::{in_all, names, pod_template, with_status};
 use crate::resource::{Resource, Scope, Strategy};
@@ -84,6 +85,7 @@ impl Strategy for Job {
         let fields = ["completionMode", "podFailurePolicy", "backoffLimitPerIndex", "managedBy", "successPolicy"];
         let fields = fields.map(|f| format!("spec.{f}"));
         errors.extend(immutable(new, old, &fields.each_ref().map(String::as_str)));
+        errors.extend(job_status::change(new, old));
         errors
     }
     fn orphans_by_default(&self) -> bool {
@@ -182,10 +184,6 @@ fn fixed_template(job: &Value, old: &Value) -> Value {
         }
     }
     template
-}
-
-fn holds(object: &Value, type_: &str) -> bool {
-    list(object, "/status/conditions").iter().any(|c| text(c, "/type") == type_ && text(c, "/status") == "True")
 }
 
 fn status(object: &Value) -> &'static str {

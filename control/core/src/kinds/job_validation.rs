@@ -314,7 +314,7 @@ fn success_indexes(errors: &mut Vec<FieldError>, indexes: &str, completions: i64
 }
 
 /// The number of indexes in `1,3-5`: rising, and below `completions`.
-fn count_indexes(indexes: &str, completions: i64) -> Result<i64, String> {
+pub(super) fn count_indexes(indexes: &str, completions: i64) -> Result<i64, String> {
     if indexes.is_empty() {
         return Ok(0);
     }

@@ -31,6 +31,7 @@ mod ingress;
 mod ingress_class;
 mod ip_address;
 mod job;
+pub(crate) mod job_status;
 mod job_validation;
 mod lease;
 mod limit_range;

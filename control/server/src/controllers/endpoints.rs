@@ -1,10 +1,11 @@
-//! Drives the EndpointSlice and Endpoints decisions.
+//! Drives the decisions on EndpointSlices, on those that mirror Endpoints, and on Endpoints.
 
 use copepod_api::LabelSelector;
-use copepod_api::names::LABEL_SERVICE_NAME;
+use copepod_api::names::{LABEL_SERVICE_NAME, LABEL_ZONE};
 use copepod_client::{Key, Outcome, WorkQueue};
-use copepod_core::controllers::{Target, endpoints, endpointslice, meta};
-use k8s_openapi::api::core::v1::{Pod, Service};
+use copepod_core::controllers::{Target, endpoints, endpointslice, endpointslice_mirroring as mirroring, meta, pod};
+use k8s_openapi::api::core::v1::{Node, Pod, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
 
 use super::caches::Caches;
 use super::context::{Context, Running, about, add_all};
@@ -14,22 +15,64 @@ pub(super) fn run_slices(context: Context) -> Running {
     let queue = context.queue::<Key>();
     follow(&context, &queue);
     let q = queue.clone();
-    context.caches.slices.on_change(move |change| {
-        for slice in change.both() {
-            let service = slice.metadata.labels.as_ref().and_then(|l| l.get(LABEL_SERVICE_NAME));
-            add_all(&q, service.map(|s| Key::new(meta::text(&slice.metadata.namespace), s)));
+    context.caches.slices.on_change(move |change| add_all(&q, change.both().filter_map(|s| service_of(s))));
+    let (q, c) = (queue.clone(), context.caches.clone());
+    context.caches.nodes.on_change(move |change| {
+        // A node moves to another zone. One that comes or goes is asked for again.
+        let (Some(old), Some(new)) = (&change.old, &change.new) else { return };
+        if zone(old) == zone(new) {
+            return;
+        }
+        let name = meta::text(&new.metadata.name);
+        for pod in c.pods.all().iter().filter(|p| pod::node_name(p) == name) {
+            add_all(&q, services_of(&c, pod));
         }
     });
     context.work(queue, |context, key| async move {
         let caches = &context.caches;
         let Some(service) = caches.services.get(&key) else { return Outcome::Done };
-        let of_service =
-            |labels: &std::collections::BTreeMap<String, String>| labels.get(LABEL_SERVICE_NAME) == Some(&key.name);
-        let mut slices = caches.slices.list(&key.namespace);
-        slices.retain(|s| s.metadata.labels.as_ref().is_some_and(of_service));
-        let plan = endpointslice::reconcile(&service, &caches.pods.list(&key.namespace), &slices);
+        let zone_of = |node: &str| caches.nodes.get(&Key::new("", node)).map(|node| zone(&node).to_string());
+        let pods = caches.pods.list(&key.namespace);
+        let plan = endpointslice::reconcile(&service, &pods, &slices_of(caches, &key), &zone_of);
         context.apply(&plan, &about("v1", "Service", &service.metadata), &path(&key)).await.1
     })
+}
+
+/// Runs the controller that mirrors Endpoints.
+pub(super) fn run_mirroring(context: Context) -> Running {
+    let queue = context.queue::<Key>();
+    let q = queue.clone();
+    context.caches.endpoints.on_change(move |change| add_all(&q, change.last().map(|e| Key::of(&**e))));
+    let q = queue.clone();
+    context.caches.services.on_change(move |change| add_all(&q, change.last().map(|s| Key::of(&**s))));
+    let q = queue.clone();
+    context.caches.slices.on_change(move |change| add_all(&q, change.both().filter_map(|s| service_of(s))));
+    context.work(queue, |context, key| async move {
+        let caches = &context.caches;
+        let (endpoints, service) = (caches.endpoints.get(&key), caches.services.get(&key));
+        let slices = slices_of(caches, &key);
+        let plan = mirroring::reconcile(&key.namespace, endpoints.as_deref(), service.as_deref(), &slices);
+        let subject = endpoints.map(|e| about("v1", "Endpoints", &e.metadata)).unwrap_or_default();
+        context.apply(&plan, &subject, &path(&key)).await.1
+    })
+}
+
+/// The slices labelled with a Service's name.
+fn slices_of(caches: &Caches, service: &Key) -> Vec<std::sync::Arc<EndpointSlice>> {
+    let mut slices = caches.slices.list(&service.namespace);
+    slices.retain(|s| service_of(s).is_some_and(|of| of.name == service.name));
+    slices
+}
+
+/// The Service that a slice is labelled with.
+fn service_of(slice: &EndpointSlice) -> Option<Key> {
+    let name = slice.metadata.labels.as_ref()?.get(LABEL_SERVICE_NAME)?;
+    Some(Key::new(meta::text(&slice.metadata.namespace), name))
+}
+
+/// The zone of a node, empty if it is in none.
+fn zone(node: &Node) -> &str {
+    node.metadata.labels.as_ref().and_then(|l| l.get(LABEL_ZONE)).map(String::as_str).unwrap_or_default()
 }
 
 /// Runs the Endpoints controller.

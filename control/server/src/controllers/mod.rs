@@ -20,7 +20,9 @@ mod job;
 mod local_path;
 mod namespace;
 mod node_lifecycle;
+mod node_ttl;
 mod owners;
+mod pod_gc;
 mod replicaset;
 mod resource_quota;
 mod scheduler;
@@ -56,6 +58,8 @@ pub struct Config {
     pub seed: u64,
     /// The scheduler's profiles.
     pub profiles: Vec<Profile>,
+    /// How many pods that ended may stay, over all namespaces; the oldest others go. 0: all stay.
+    pub terminated_pods: usize,
 }
 
 /// Shared reflectors that others in this process read too: DNS builds its records from them.
@@ -89,6 +93,7 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
         ("replication-controller", replicaset::run_controllers as fn(Context) -> _),
         ("statefulset-controller", statefulset::run as fn(Context) -> _),
         ("endpointslice-controller", endpoints::run_slices as fn(Context) -> _),
+        ("endpointslicemirroring-controller", endpoints::run_mirroring as fn(Context) -> _),
         ("endpoint-controller", endpoints::run_endpoints as fn(Context) -> _),
         ("node-controller", node_lifecycle::run as fn(Context) -> _),
         ("job-controller", job::run as fn(Context) -> _),
@@ -122,6 +127,9 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
         reader,
         discovery,
     ));
+    running.push(node_ttl::run(context("node-ttl-controller", &named("ttl-controller"))));
+    let collector = context("pod-garbage-collector", &named("pod-garbage-collector"));
+    running.push(pod_gc::run(collector, config.terminated_pods));
     running.push(event_ttl::run(context("ttl-controller", &named("ttl-controller"))));
     let scheduler = scheduler::run(context("default-scheduler", USER_SCHEDULER), config.profiles.clone());
     tasks.spawn(config.components.noted(SCHEDULER, scheduler));

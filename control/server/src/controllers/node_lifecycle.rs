@@ -3,10 +3,11 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use copepod_client::events::Severity;
 use copepod_client::{Key, Outcome};
-use copepod_core::controllers::{meta, node_lifecycle, pod};
+use copepod_core::controllers::{Action, Plan, meta, node_lifecycle, pod};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
 use parking_lot::Mutex;
 
 use super::caches::NODE_LEASES;
@@ -49,12 +50,12 @@ pub(super) fn run(context: Context) -> Running {
     });
     let (q, c) = (queue.clone(), caches.clone());
     caches.pods.on_change(move |change| {
-        // A pod that comes to a node which is gone or drives pods out.
+        // A pod on a node that drives pods out.
         let Some(name) = change.new.as_ref().map(|p| pod::node_name(p)).filter(|n| !n.is_empty()) else { return };
         let key = Key::new("", name);
         let node = c.nodes.get(&key);
         let taints = node.as_ref().and_then(|n| n.spec.as_ref()?.taints.as_ref());
-        if node.is_none() || taints.is_some_and(|t| t.iter().any(|t| t.effect == "NoExecute")) {
+        if taints.is_some_and(|t| t.iter().any(|t| t.effect == "NoExecute")) {
             q.add(key);
         }
     });
@@ -67,27 +68,32 @@ pub(super) fn run(context: Context) -> Running {
 async fn reconcile(context: &Context, heartbeats: &Heartbeats, key: &Key) -> Outcome {
     let (caches, now) = (&context.caches, context.now());
     let Some(node) = caches.nodes.get(key) else {
-        // A node that registers again within the grace keeps its pods.
-        let mut pods = caches.pods.all();
-        pods.retain(|p| pod::node_name(p) == key.name);
-        if pods.is_empty() {
-            heartbeats.lock().remove(&key.name);
-            return Outcome::Done;
-        }
-        let since = heartbeats.lock().entry(key.name.clone()).or_insert((None, now)).1;
-        let waited = now.duration_since(since).unsigned_abs();
-        if waited < node_lifecycle::GRACE {
-            return Outcome::After(node_lifecycle::GRACE.saturating_sub(waited));
-        }
-        if !matches!(context.executor.look(&format!("/api/v1/nodes/{}", key.name)).await, Ok(None)) {
-            return Outcome::Retry;
-        }
-        let plan = node_lifecycle::node_gone(&key.name, &pods);
-        return context.apply(&plan, &about("v1", "Node", &Default::default()), "").await.1;
+        heartbeats.lock().remove(&key.name);
+        return Outcome::Done;
     };
     let lease = caches.leases.get(&Key::new(NODE_LEASES, &key.name));
     let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.clone());
     let last = heartbeats.lock().entry(key.name.clone()).or_insert((renewed, now)).1;
     let plan = node_lifecycle::reconcile(&node, last, &caches.pods.all(), now);
-    context.apply(&plan, &about("v1", "Node", &node.metadata), &format!("/api/v1/nodes/{}", key.name)).await.1
+    let (writes, outcome, failure) =
+        context.apply(&plan, &about("v1", "Node", &node.metadata), &format!("/api/v1/nodes/{}", key.name)).await;
+    if failure.is_none() && !writes.deleted.is_empty() {
+        tell_evictions(context, &plan);
+    }
+    outcome
+}
+
+/// Says of each pod that was driven out that it was.
+fn tell_evictions(context: &Context, plan: &Plan) {
+    for action in &plan.actions {
+        let Action::Delete { target, uid, .. } = action else { continue };
+        let meta = ObjectMeta {
+            namespace: Some(target.namespace.clone()),
+            name: Some(target.name.clone()),
+            uid: uid.clone(),
+            ..ObjectMeta::default()
+        };
+        let message = format!("Marking for deletion Pod {}/{}", target.namespace, target.name);
+        context.recorder.event(about("v1", "Pod", &meta), Severity::Normal, "TaintManagerEviction", &message);
+    }
 }
