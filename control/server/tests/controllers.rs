@@ -19,6 +19,7 @@ use k8s_openapi::api::core::v1::{
     ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::scheduling::v1::PriorityClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
@@ -440,6 +441,32 @@ async fn a_pod_whose_labels_change_no_longer_keeps_others_away() {
     let other = json!({"metadata": {"labels": {"app": "db"}}});
     pods.patch("first", &PatchParams::default(), &Patch::Merge(&other)).await.unwrap();
     eventually("the second placed", async || placed("second").await).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_pod_that_goes_for_another_keeps_what_its_node_said_of_it() {
+    let mut cluster = Cluster::start().await;
+    cluster.add_node("small", "1Gi").await;
+    let classes = Api::<PriorityClass>::all(cluster.client.clone());
+    create(&classes, json!({"metadata": {"name": "high"}, "value": 1000})).await;
+    let pods = cluster.api::<Pod>();
+    let pod = |name: &str, class: Value, finalizers: Value| {
+        let requests = json!({"requests": {"memory": "800Mi"}});
+        json!({
+            "metadata": {"name": name, "finalizers": finalizers},
+            "spec": {"priorityClassName": class, "containers": [{"name": "c", "image": "i", "resources": requests}]},
+        })
+    };
+    let holds = async |name: &str, kind: &str| {
+        let conditions = pods.get(name).await.unwrap().status.and_then(|s| s.conditions).unwrap_or_default();
+        conditions.iter().any(|c| c.type_ == kind && c.status == "True").then_some(())
+    };
+    create(&pods, pod("low", Value::Null, json!(["example.com/stays"]))).await;
+    eventually("it runs", async || holds("low", "Ready").await).await;
+    create(&pods, pod("high", json!("high"), json!([]))).await;
+    eventually("it is told to go", async || holds("low", "DisruptionTarget").await).await;
+    // The scheduler decides on pods as they were bound; the node has said more since.
+    assert!(holds("low", "Ready").await.is_some());
 }
 
 #[tokio::test(flavor = "multi_thread")]

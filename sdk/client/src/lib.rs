@@ -4,6 +4,7 @@
 //! Knows no server and no node: the in-process transport takes any HTTP service.
 
 pub mod events;
+mod objects;
 pub mod patch;
 pub mod queue;
 pub mod reflector;

@@ -1,9 +1,7 @@
 //! One shared cache per kind and process, fed by a list and watch that survives every interruption.
 
-use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures::{Stream, StreamExt, TryStreamExt};
 use kube::runtime::watcher::{self, Event};
@@ -13,6 +11,8 @@ use parking_lot::{Mutex, RwLock};
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
+
+use crate::objects::Objects;
 
 /// Namespace and name; the namespace of cluster-scoped objects is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -61,7 +61,6 @@ impl<K> Change<K> {
 }
 
 type Handler<K> = Box<dyn Fn(&Change<K>) + Send + Sync>;
-type Objects<K> = HashMap<String, BTreeMap<String, Arc<K>>>;
 
 /// All objects of a kind as last seen; a handle to be cloned. `managedFields` are dropped to save memory.
 pub struct Shared<K> {
@@ -82,14 +81,13 @@ struct Inner<K> {
     seen: watch::Sender<Seen>,
 }
 
-/// How far the cache is.
+/// How far the watch has come.
 #[derive(Debug, Clone, Copy, Default)]
 struct Seen {
     /// The newest resourceVersion of an object.
     revision: u64,
-    /// Lists that were begun.
+    /// Lists that were begun, and the last of them that is complete.
     begun: u64,
-    /// The last list that is complete.
     complete: u64,
 }
 
@@ -112,19 +110,35 @@ where
 {
     /// The object under a key.
     pub fn get(&self, key: &Key) -> Option<Arc<K>> {
-        self.inner.objects.read().get(&key.namespace)?.get(&key.name).cloned()
+        self.inner.objects.read().get(key).cloned()
     }
     /// The objects of a namespace (empty for cluster-scoped kinds) by name.
     pub fn list(&self, namespace: &str) -> Vec<Arc<K>> {
-        self.inner.objects.read().get(namespace).map(|n| n.values().cloned().collect()).unwrap_or_default()
+        self.inner.objects.read().list(namespace).cloned().collect()
+    }
+    /// The objects of a namespace whose controller has this kind and name, by name; one of the same name that is gone
+    /// counts too. Costs what there are, however many others the namespace has.
+    pub fn controlled(&self, namespace: &str, kind: &str, name: &str) -> Vec<Arc<K>> {
+        self.inner.objects.read().controlled(namespace, kind, name).cloned().collect()
+    }
+    /// What a controller may have or take in: [`Self::controlled`] and what nobody controls, by name.
+    pub fn claimable(&self, namespace: &str, kind: &str, name: &str) -> Vec<Arc<K>> {
+        let objects = self.inner.objects.read();
+        let mut found: Vec<Arc<K>> = objects.controlled(namespace, kind, name).cloned().collect();
+        let its_own = found.len();
+        found.extend(objects.uncontrolled(namespace).cloned());
+        if its_own > 0 && found.len() > its_own {
+            found.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
+        }
+        found
     }
     /// All objects, ordered within each namespace.
     pub fn all(&self) -> Vec<Arc<K>> {
-        self.inner.objects.read().values().flat_map(|n| n.values().cloned()).collect()
+        self.inner.objects.read().iter().cloned().collect()
     }
     /// How many objects there are.
     pub fn len(&self) -> usize {
-        self.inner.objects.read().values().map(BTreeMap::len).sum()
+        self.inner.objects.read().len()
     }
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
@@ -155,50 +169,45 @@ where
     pub fn revision(&self) -> u64 {
         self.inner.seen.borrow().revision
     }
-    /// Waits until an object of at least this resourceVersion was seen, so that a writer reads its own writes, or all was
-    /// listed anew since, which may skip the very version; at most `limit`. Returns whether it was seen.
-    pub async fn caught_up(&self, revision: u64, limit: Duration) -> bool {
+    /// Waits until what was written at this resourceVersion before the call is seen, so that a writer reads its own
+    /// writes: an object as new came, or a list that was begun after the write is complete, as after a cut watch. It
+    /// waits for as long as the watch takes.
+    pub async fn caught_up(&self, revision: u64) {
         let mut seen = self.inner.seen.subscribe();
         let begun = seen.borrow().begun;
-        let caught_up = |seen: &Seen| seen.revision >= revision || seen.complete > begun;
-        tokio::time::timeout(limit, seen.wait_for(caught_up)).await.is_ok()
+        // Cannot fail: the sender lives in `self`.
+        let _ = seen.wait_for(|seen| seen.revision >= revision || seen.complete > begun).await;
     }
 
     /// Applies a stream of watch events until it ends.
     pub async fn follow(&self, events: impl Stream<Item = Event<K>>) {
         let mut events = std::pin::pin!(events);
-        let mut listing: Objects<K> = HashMap::new();
+        let mut listing: Objects<K> = Objects::default();
         while let Some(event) = events.next().await {
             match event {
                 Event::Init => {
-                    listing.clear();
+                    listing = Objects::default();
                     self.inner.seen.send_modify(|seen| seen.begun += 1);
                 }
                 Event::InitApply(object) => {
-                    let (key, object) = prepare(object);
-                    listing.entry(key.namespace).or_default().insert(key.name, object);
+                    listing.insert(prepare(object));
                 }
                 Event::InitDone => {
                     self.replace(std::mem::take(&mut listing));
-                    self.inner.ready.send_replace(true);
                     self.inner.seen.send_modify(|seen| seen.complete = seen.begun);
+                    self.inner.ready.send_replace(true);
                 }
                 Event::Apply(object) => {
-                    let (key, object) = prepare(object);
+                    let object = prepare(object);
                     let handlers = self.inner.handlers.lock();
-                    let old =
-                        self.inner.objects.write().entry(key.namespace).or_default().insert(key.name, object.clone());
+                    let old = self.inner.objects.write().insert(object.clone());
                     tell(&handlers, &Change { old, new: Some(object.clone()) });
                     self.saw(&*object);
                 }
                 Event::Delete(object) => {
-                    let (key, object) = prepare(object);
+                    let object = prepare(object);
                     let handlers = self.inner.handlers.lock();
-                    let mut objects = self.inner.objects.write();
-                    let bucket = objects.get_mut(&key.namespace);
-                    let gone = bucket.and_then(|bucket| bucket.remove(&key.name)).is_some();
-                    objects.retain(|_, bucket| !bucket.is_empty());
-                    drop(objects);
+                    let gone = self.inner.objects.write().remove(&Key::of(&*object)).is_some();
                     if gone {
                         // The event holds the last state, which is newer than or equal to the cached one.
                         tell(&handlers, &Change { old: Some(object.clone()), new: None });
@@ -211,22 +220,16 @@ where
 
     fn replace(&self, listed: Objects<K>) {
         let handlers = self.inner.handlers.lock();
-        let before = std::mem::replace(&mut *self.inner.objects.write(), listed.clone());
-        for (namespace, bucket) in &before {
-            for (name, old) in bucket {
-                if listed.get(namespace).is_none_or(|bucket| !bucket.contains_key(name)) {
-                    tell(&handlers, &Change { old: Some(old.clone()), new: None });
-                }
-            }
+        let before = std::mem::replace(&mut *self.inner.objects.write(), listed);
+        for old in before.iter().filter(|old| self.get(&Key::of(&***old)).is_none()) {
+            tell(&handlers, &Change { old: Some(old.clone()), new: None });
         }
-        for (namespace, bucket) in listed {
-            for (name, new) in bucket {
-                let old = before.get(&namespace).and_then(|bucket| bucket.get(&name)).cloned();
-                if old.as_ref().is_none_or(|old| old.meta().resource_version != new.meta().resource_version) {
-                    tell(&handlers, &Change { old, new: Some(new.clone()) });
-                }
-                self.saw(&*new);
+        for new in self.all() {
+            let old = before.get(&Key::of(&*new)).cloned();
+            if old.as_ref().is_none_or(|old| old.meta().resource_version != new.meta().resource_version) {
+                tell(&handlers, &Change { old, new: Some(new.clone()) });
             }
+            self.saw(&*new);
         }
     }
 
@@ -264,9 +267,9 @@ pub fn revision_of<K: Resource>(object: &K) -> u64 {
     object.meta().resource_version.as_deref().and_then(|v| v.parse().ok()).unwrap_or(0)
 }
 
-fn prepare<K: Resource>(mut object: K) -> (Key, Arc<K>) {
+fn prepare<K: Resource>(mut object: K) -> Arc<K> {
     object.managed_fields_mut().clear();
-    (Key::of(&object), Arc::new(object))
+    Arc::new(object)
 }
 
 fn tell<K>(handlers: &[Handler<K>], change: &Change<K>) {
@@ -280,6 +283,8 @@ mod tests {
     use super::*;
     use futures::stream;
     use k8s_openapi::api::core::v1::ConfigMap;
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
+    use std::time::Duration;
 
     fn map(name: &str, revision: u64) -> ConfigMap {
         let mut map = ConfigMap::default();
@@ -330,36 +335,54 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_writer_waits_for_its_own_write() {
-        let shared = Shared::default();
-        assert!(!shared.caught_up(2, Duration::from_secs(5)).await);
-        let waiting = tokio::spawn({
-            let shared: Shared<ConfigMap> = shared.clone();
-            async move { shared.caught_up(2, Duration::from_secs(5)).await }
-        });
-        tokio::task::yield_now().await;
-        shared.follow(stream::iter(vec![Event::Apply(map("a", 3))])).await;
-        assert!(waiting.await.unwrap());
+    async fn a_writer_waits_for_its_own_write_however_long_it_takes() {
+        let shared = Shared::<ConfigMap>::default();
+        let (events, watch) = futures::channel::mpsc::unbounded();
+        let send = |event| events.unbounded_send(event).unwrap();
+        let follower = shared.clone();
+        tokio::spawn(async move { follower.follow(watch).await });
+        let waits = |revision| {
+            let shared = shared.clone();
+            tokio::spawn(async move { shared.caught_up(revision).await })
+        };
+        let (third, fifth) = (waits(3), waits(5));
+        tokio::time::sleep(Duration::from_secs(600)).await;
+        assert!(!third.is_finished());
+        send(Event::Apply(map("a", 4)));
+        third.await.unwrap();
+
+        // The watch is cut, and the object of revision 5 is gone meanwhile: the list does not show it.
+        send(Event::Init);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        let late = waits(6);
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        send(Event::InitDone);
+        fifth.await.unwrap();
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        assert!(!late.is_finished(), "that list was begun before its write");
+        send(Event::Init);
+        send(Event::InitDone);
+        late.await.unwrap();
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn a_list_that_began_after_a_write_shows_it() {
-        let shared: Shared<ConfigMap> = Shared::default();
-        let waits = || {
-            let shared = shared.clone();
-            tokio::spawn(async move { shared.caught_up(9, Duration::from_secs(5)).await })
+    #[tokio::test]
+    async fn what_may_be_claimed_is_the_controllers_own_and_nobodys() {
+        let owned = |name: &str, owner: &str| {
+            let mut map = map(name, 1);
+            map.metadata.owner_references = Some(vec![OwnerReference {
+                kind: "Set".into(),
+                name: owner.into(),
+                controller: Some(true),
+                ..OwnerReference::default()
+            }]);
+            Event::Apply(map)
         };
-        let list = |shared: Shared<ConfigMap>| async move {
-            shared.follow(stream::iter(vec![Event::Init, Event::InitApply(map("a", 1)), Event::InitDone])).await;
-        };
-        shared.follow(stream::iter(vec![Event::Init])).await;
-        let waiting = waits();
-        tokio::task::yield_now().await;
-        shared.follow(stream::iter(vec![Event::InitDone])).await;
-        tokio::task::yield_now().await;
-        assert!(!waiting.is_finished(), "the list may be older than the write");
-        list(shared.clone()).await;
-        assert!(waiting.await.unwrap(), "what the write deleted is not in a list that began later");
-        assert!(!waits().await.unwrap(), "a list from before the write says nothing");
+        let shared = Shared::default();
+        let events = vec![owned("c", "web"), owned("b", "db"), Event::Apply(map("d", 1)), owned("e", "web")];
+        shared.follow(stream::iter(events)).await;
+        let names = |maps: Vec<Arc<ConfigMap>>| maps.iter().map(|m| m.name_any()).collect::<Vec<_>>();
+        assert_eq!(names(shared.controlled("default", "Set", "web")), ["c", "e"]);
+        assert_eq!(names(shared.claimable("default", "Set", "web")), ["c", "d", "e"]);
+        assert_eq!(names(shared.claimable("default", "Set", "other")), ["d"]);
     }
 }

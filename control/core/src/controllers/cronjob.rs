@@ -27,7 +27,7 @@ const MANY_MISSED: i64 = 100;
 /// How long after a time of the schedule to look, so that it has surely passed.
 const AFTER_SCHEDULE: Duration = Duration::from_millis(100);
 
-/// Decides for one CronJob. `jobs` are all Jobs of its namespace.
+/// Decides for one CronJob. `jobs` are those that it may claim and those that have names which it needs.
 pub fn reconcile(cron: &CronJob, jobs: &[Arc<Job>], now: Timestamp) -> Plan {
     let uid = text(&cron.metadata.uid);
     let owned = jobs.iter().filter(|j| meta::controlled_by(&j.metadata, uid)).cloned().collect();

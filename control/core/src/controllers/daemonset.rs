@@ -32,8 +32,8 @@ impl HasMeta for DaemonSet {
     }
 }
 
-/// Decides for one DaemonSet. `pods` and `revisions` are all of its namespace; `failures` remembers how often its pods
-/// ended and were replaced.
+/// Decides for one DaemonSet. `pods` and `revisions` are those that it may claim, and revisions that have names which it
+/// needs; `failures` remembers how often its pods ended and were replaced.
 pub fn reconcile(
     set: &DaemonSet,
     pods: &[Arc<Pod>],

@@ -72,7 +72,8 @@ pub(super) fn desired(deployment: &Deployment) -> i32 {
     deployment.spec.as_ref().and_then(|s| s.replicas).unwrap_or(1)
 }
 
-/// Decides for one Deployment. `sets` are all ReplicaSets of its namespace, `pods` all its pods (for Recreate).
+/// Decides for one Deployment. `sets` are the ReplicaSets that it may claim and those that have names which it needs,
+/// `pods` at least those of its sets (for Recreate).
 pub fn reconcile(deployment: &Deployment, sets: &[Arc<ReplicaSet>], pods: &[Arc<Pod>], now: Timestamp) -> Plan {
     let Some(spec) = &deployment.spec else { return Plan::nothing("no spec") };
     let selector = match LabelSelector::from_typed(Some(&spec.selector)) {

@@ -72,7 +72,7 @@ pub struct History {
     pub adopts: bool,
 }
 
-/// Finds a workload's revisions among all of its namespace.
+/// Finds a workload's revisions among those that it may claim and those that have names which it needs.
 pub fn resolve(workload: &Workload<'_>, all: &[Arc<ControllerRevision>]) -> History {
     let claim = meta::claim(workload.meta, workload.reference, workload.selector, &revisions(), all);
     let mut owned = claim.owned;

@@ -41,7 +41,7 @@ pub fn other_manager(job: &Job) -> Option<&str> {
     job.spec.as_ref()?.managed_by.as_deref().filter(|manager| *manager != MANAGER)
 }
 
-/// Decides for one Job. `pods` are all pods of its namespace, as new as all that this controller wrote to them; with
+/// Decides for one Job. `all` are the pods that it may claim, as new as all that this controller wrote to them; with
 /// `may_create` false it makes none, as the API refuses them.
 pub fn reconcile(job: &Job, all: &[Arc<Pod>], now: Timestamp, may_create: bool) -> Plan {
     let Some(spec) = &job.spec else { return Plan::nothing("no spec") };

@@ -56,7 +56,8 @@ impl Kind {
     }
 }
 
-/// Decides for one set. `pods` are all pods of its namespace, `siblings` the namespace's ReplicaSets.
+/// Decides for one set. `pods` are at least those that it may claim and those of its siblings, `siblings` the ReplicaSets
+/// of its Deployment; more of the namespace do no harm.
 pub fn reconcile(
     kind: Kind,
     set: &ReplicaSet,

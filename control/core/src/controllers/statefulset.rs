@@ -34,13 +34,13 @@ impl HasMeta for StatefulSet {
     }
 }
 
-/// What a set's namespace holds.
+/// What a set may have.
 pub struct Observed<'a> {
-    /// All pods.
+    /// The pods that it may claim.
     pub pods: &'a [Arc<Pod>],
-    /// All claims.
+    /// All claims of its namespace.
     pub claims: &'a [Arc<PersistentVolumeClaim>],
-    /// All revisions.
+    /// The revisions that it may claim and those that have names which it needs.
     pub revisions: &'a [Arc<ControllerRevision>],
 }
 

@@ -1,9 +1,10 @@
-//! What the scheduler writes besides bindings, as actions.
+//! What the scheduler writes besides bindings, as actions. A status write demands the revision that was observed, since
+//! it replaces all conditions, those of others too.
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Pod, PodCondition, PodStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::pod_info::PodInfo;
 use super::preemption::DISRUPTION_TARGET;
@@ -25,29 +26,27 @@ pub fn unplaced(pod: &Pod, reason: &str, message: &str, nominated: Option<&str>,
     if let Some(node) = nominated {
         status.nominated_node_name = (!node.is_empty()).then(|| node.into());
     }
-    meta::status_patch(meta::pods(), &pod.metadata, pod.status.as_ref(), &status)
+    status_patch(pod, &status)
 }
 
 /// Takes back that room is made for a pod.
 pub fn not_nominated(pod: &Pod) -> Option<Action> {
     let mut status = pod.status.clone().unwrap_or_default();
     status.nominated_node_name = None;
-    meta::status_patch(meta::pods(), &pod.metadata, pod.status.as_ref(), &status)
+    status_patch(pod, &status)
 }
 
 /// Ends a pod that goes for another, with its own grace, and says so in its status.
-pub fn end(victim: &PodInfo, scheduler: &str, now: Timestamp) -> Vec<Action> {
-    if victim.terminating {
+pub fn end(pod: &Pod, scheduler: &str, now: Timestamp) -> Vec<Action> {
+    if pod::terminating(pod) {
         return Vec::new();
     }
-    let pod = &victim.pod;
     let mut status = pod.status.clone().unwrap_or_default();
     let (kind, reason) = DISRUPTION_TARGET;
     let message = format!("{scheduler}: preempting to accommodate a higher priority pod");
     let said = PodCondition { reason: Some(reason.into()), message: Some(message), ..PodCondition::default() };
     condition(&mut status, kind, "True", said, now);
-    let mut actions: Vec<Action> =
-        meta::status_patch(meta::pods(), &pod.metadata, pod.status.as_ref(), &status).into_iter().collect();
+    let mut actions: Vec<Action> = status_patch(pod, &status).into_iter().collect();
     actions.push(Action::Delete {
         target: Target::new(meta::pods(), text(&pod.metadata.namespace), text(&pod.metadata.name)),
         propagation: Propagation::Background,
@@ -55,6 +54,16 @@ pub fn end(victim: &PodInfo, scheduler: &str, now: Timestamp) -> Vec<Action> {
         grace: None,
     });
     actions
+}
+
+fn status_patch(pod: &Pod, status: &PodStatus) -> Option<Action> {
+    let mut action = meta::status_patch(meta::pods(), &pod.metadata, pod.status.as_ref(), status)?;
+    if let Action::Patch { patch, .. } = &mut action
+        && let Some(metadata) = patch.get_mut("metadata").and_then(Value::as_object_mut)
+    {
+        metadata.insert("resourceVersion".into(), json!(pod.metadata.resource_version));
+    }
+    Some(action)
 }
 
 /// The writes of claims' steps for a pod.

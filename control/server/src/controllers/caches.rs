@@ -1,11 +1,12 @@
 //! The shared reflectors: one per kind.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use copepod_api::Gvr;
 use copepod_client::Shared;
+use copepod_core::controllers::Target;
 use copepod_core::controllers::service_account::ROOT_CA;
-use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -15,6 +16,7 @@ use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use k8s_openapi::{NamespaceResourceScope, Resource};
 use kube::Api;
 use kube::runtime::watcher::Config;
 use parking_lot::RwLock;
@@ -23,16 +25,20 @@ use tokio_util::sync::CancellationToken;
 
 /// Where nodes keep the Leases that are their heartbeats.
 pub(super) const NODE_LEASES: &str = "kube-node-lease";
-/// How long a writer waits at most to see its own write: a cut watch may skip it.
-const CATCH_UP: Duration = Duration::from_secs(5);
+/// A watch that takes longer to show a write is told of, each time anew.
+const SLOW: Duration = Duration::from_secs(5);
 
-/// Declares [`Caches`]: a line per kind, with its plural name and which of its objects are watched.
+/// Declares [`Caches`]: a line per kind; of some kinds only a part of the objects is watched, and which is said too.
 macro_rules! caches {
-    ($($(#[$doc:meta])* $field:ident: $kind:ty, $resource:literal, $which:expr;)*) => {
+    (
+        whole { $($whole:ident: $kind:ty,)* }
+        part { $($(#[$doc:meta])* $part:ident: $part_kind:ty, $which:expr, $covers:expr;)* }
+    ) => {
         /// What the controllers read.
         #[derive(Default)]
         pub(super) struct Caches {
-            $($(#[$doc])* pub $field: Shared<$kind>,)*
+            $(pub $whole: Shared<$kind>,)*
+            $($(#[$doc])* pub $part: Shared<$part_kind>,)*
             /// Deletions of all resources, as the garbage collector sees them.
             pub gone: Gone,
         }
@@ -40,59 +46,91 @@ macro_rules! caches {
         impl Caches {
             /// Starts the watches.
             pub fn spawn(&self, client: &kube::Client, token: &CancellationToken, tasks: &mut JoinSet<()>) {
+                $(tasks.spawn(self.$whole.clone().run(Api::all(client.clone()), Config::default(), token.clone()));)*
                 $(
                     let (api, config) = $which(client.clone());
-                    tasks.spawn(self.$field.clone().run(api, config, token.clone()));
+                    tasks.spawn(self.$part.clone().run(api, config, token.clone()));
                 )*
             }
 
             /// Waits for all first lists.
             pub async fn ready(&self) {
-                $(self.$field.ready().await;)*
+                $(self.$whole.ready().await;)*
+                $(self.$part.ready().await;)*
             }
 
-            /// Waits until a write to `resource` at `revision` is seen; at once for resources that are not cached.
-            pub async fn caught_up(&self, resource: &str, revision: u64) {
-                match resource {
-                    $($resource => self.$field.caught_up(revision, CATCH_UP).await,)*
-                    _ => true,
-                };
+            /// Shows the visitor every cache that holds all objects of its kind.
+            pub fn visit(&self, visitor: &mut impl Visitor) {
+                $(visitor.cache(&self.$whole);)*
+            }
+
+            /// Waits until what was written is seen, however long a watch takes: who acts on what was there before does
+            /// the same again. `written` is addresses and revisions; what no cache holds is not waited for.
+            pub async fn caught_up(&self, written: &[(Target, u64)]) {
+                $(see(&self.$whole, written, |_| true).await;)*
+                $(see(&self.$part, written, $covers).await;)*
             }
         }
     };
 }
 
 caches! {
-    deployments: Deployment, "deployments", all;
-    replica_sets: ReplicaSet, "replicasets", all;
-    replication_controllers: ReplicationController, "replicationcontrollers", all;
-    stateful_sets: StatefulSet, "statefulsets", all;
-    daemon_sets: DaemonSet, "daemonsets", all;
-    revisions: ControllerRevision, "controllerrevisions", all;
-    claims: PersistentVolumeClaim, "persistentvolumeclaims", all;
-    pods: Pod, "pods", all;
-    services: Service, "services", all;
-    slices: EndpointSlice, "endpointslices", all;
-    endpoints: Endpoints, "endpoints", all;
-    nodes: Node, "nodes", all;
-    /// Of [`NODE_LEASES`] only.
-    leases: Lease, "leases", |client| (Api::namespaced(client, NODE_LEASES), Config::default());
-    namespaces: Namespace, "namespaces", all;
-    accounts: ServiceAccount, "serviceaccounts", all;
-    /// Those with the cluster's CA only.
-    root_cas: ConfigMap, "configmaps", |client| (Api::all(client), Config::default().fields(&format!("metadata.name={ROOT_CA}")));
-    quotas: ResourceQuota, "resourcequotas", all;
-    budgets: PodDisruptionBudget, "poddisruptionbudgets", all;
-    volumes: PersistentVolume, "persistentvolumes", all;
-    storage_classes: StorageClass, "storageclasses", all;
-    csi_nodes: CSINode, "csinodes", all;
-    jobs: Job, "jobs", all;
-    cron_jobs: CronJob, "cronjobs", all;
+    whole {
+        deployments: Deployment,
+        replica_sets: ReplicaSet,
+        replication_controllers: ReplicationController,
+        stateful_sets: StatefulSet,
+        daemon_sets: DaemonSet,
+        revisions: ControllerRevision,
+        claims: PersistentVolumeClaim,
+        pods: Pod,
+        services: Service,
+        slices: EndpointSlice,
+        endpoints: Endpoints,
+        nodes: Node,
+        namespaces: Namespace,
+        accounts: ServiceAccount,
+        quotas: ResourceQuota,
+        budgets: PodDisruptionBudget,
+        volumes: PersistentVolume,
+        storage_classes: StorageClass,
+        csi_nodes: CSINode,
+        jobs: Job,
+        cron_jobs: CronJob,
+    }
+    part {
+        /// Of [`NODE_LEASES`] only.
+        leases: Lease, |client| (Api::namespaced(client, NODE_LEASES), Config::default()), |lease| lease.namespace == NODE_LEASES;
+        /// Those with the cluster's CA only.
+        root_cas: ConfigMap, |client| (Api::all(client), Config::default().fields(&format!("metadata.name={ROOT_CA}"))), |map| map.name == ROOT_CA;
+    }
 }
 
-/// All objects of a kind.
-fn all<K: kube::Resource<DynamicType = ()>>(client: kube::Client) -> (Api<K>, Config) {
-    (Api::all(client), Config::default())
+/// Who looks at caches of all kinds.
+pub(super) trait Visitor {
+    /// Takes a look at one.
+    fn cache<K>(&mut self, cache: &Shared<K>)
+    where
+        K: Resource + kube::Resource + Clone + std::fmt::Debug + Send + Sync + 'static;
+}
+
+/// The resource of a kind.
+pub(super) fn gvr_of<K: Resource>() -> Gvr {
+    Gvr { group: K::GROUP.into(), version: K::VERSION.into(), resource: K::URL_PATH_SEGMENT.into() }
+}
+
+/// Waits until a cache shows those of the written objects that it covers.
+async fn see<K>(cache: &Shared<K>, written: &[(Target, u64)], covers: impl Fn(&Target) -> bool)
+where
+    K: Resource + kube::Resource + Clone + std::fmt::Debug + Send + Sync + 'static,
+{
+    let of_kind = |t: &Target| t.gvr.resource == K::URL_PATH_SEGMENT && t.gvr.group == K::GROUP;
+    let newest = written.iter().filter(|(target, _)| of_kind(target) && covers(target)).map(|(_, revision)| *revision);
+    let Some(newest) = newest.max() else { return };
+    let mut seen = pin!(cache.caught_up(newest));
+    while tokio::time::timeout(SLOW, seen.as_mut()).await.is_err() {
+        tracing::warn!(resource = K::URL_PATH_SEGMENT, revision = newest, "a watch lags: waiting for what was written");
+    }
 }
 
 type GoneHandler = Box<dyn Fn(&Gvr, &ObjectMeta) + Send + Sync>;

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use copepod_client::events::Severity;
 use copepod_client::{Key, Outcome, Recorder, Settings, WorkQueue};
-use copepod_core::controllers::Plan;
 use copepod_core::controllers::backoff::Backoff;
+use copepod_core::controllers::{Plan, meta};
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use parking_lot::Mutex;
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::Config;
 use super::caches::Caches;
-use super::executor::{Executor, Failure, Writes, explain, namespace_going};
+use super::executor::{Executor, Failure, Refusal, Writes, explain, namespace_going};
 use crate::api::Clock;
 
 /// A running controller.
@@ -87,7 +87,8 @@ impl Context {
         })
     }
 
-    /// Executes a plan about an object, records its events, and waits until the caches show what was written.
+    /// Executes a plan about an object, records its events, and waits until the caches show what was written: whoever
+    /// observes next, sees it.
     pub async fn apply(&self, plan: &Plan, about: &ObjectReference, path: &str) -> (Writes, Outcome, Option<Failure>) {
         if plan.confirm_owner {
             match self.executor.look(path).await {
@@ -110,16 +111,14 @@ impl Context {
                 plan.requeue_after.map_or(Outcome::Done, Outcome::After)
             }
             Err(Failure::Stale) => Outcome::Retry,
-            Err(Failure::Refused { error, .. }) if namespace_going(error) => Outcome::Done,
-            Err(Failure::Refused { error, .. }) => {
+            Err(Failure::Refused(Refusal { error, .. })) if namespace_going(error) => Outcome::Done,
+            Err(Failure::Refused(Refusal { error, .. })) => {
                 let name = about.name.as_deref().unwrap_or_default();
                 tracing::warn!(controller = &*self.name, name, error = explain(error), "write refused");
                 Outcome::Retry
             }
         };
-        for (resource, revision) in &writes.revisions {
-            self.caches.caught_up(resource, *revision).await;
-        }
+        self.caches.caught_up(&writes.revisions).await;
         (writes, outcome, result.err())
     }
 
@@ -132,21 +131,23 @@ impl Context {
         for (_, name) in writes.deleted.iter().filter(|(resource, _)| resource == "pods") {
             event(Severity::Normal, "SuccessfulDelete", format!("Deleted pod: {name}"));
         }
-        if let Some(Failure::Refused { creating, error }) = failure {
-            let (reason, verb) = if *creating { ("FailedCreate", "creating") } else { ("FailedDelete", "deleting") };
-            event(Severity::Warning, reason, format!("Error {verb}: {}", explain(error)));
+        if let Some(Failure::Refused(refusal)) = failure
+            && let Some((reason, verb)) = refusal.told().filter(|_| refusal.target.gvr == meta::pods())
+        {
+            event(Severity::Warning, reason, format!("Error {verb}: {}", explain(&refusal.error)));
         }
     }
 }
 
 /// By workload: how often its pods ended and were replaced; a handle to be cloned.
 #[derive(Clone, Default)]
-pub(super) struct Failures(Arc<Mutex<HashMap<Key, Backoff>>>);
+pub(super) struct Failures(Arc<Mutex<HashMap<Key, Arc<Mutex<Backoff>>>>>);
 
 impl Failures {
-    /// Decides with what is remembered of a workload.
+    /// Decides with what is remembered of a workload; decisions on others go on meanwhile.
     pub fn with<T>(&self, key: &Key, decide: impl FnOnce(&mut Backoff) -> T) -> T {
-        decide(self.0.lock().entry(key.clone()).or_default())
+        let one = self.0.lock().entry(key.clone()).or_default().clone();
+        decide(&mut one.lock())
     }
     /// Forgets a workload that is gone.
     pub fn forget(&self, key: &Key) {
@@ -178,3 +179,7 @@ pub(super) fn add_all(queue: &WorkQueue<Key>, keys: impl IntoIterator<Item = Key
         queue.add(key);
     }
 }
+
+#[cfg(test)]
+#[path = "context_tests.rs"]
+mod tests;

@@ -7,6 +7,7 @@ use copepod_core::controllers::cronjob;
 use super::caches::owner_key;
 use super::context::{Context, Running, about, add_all};
 use super::executor::{Failure, explain};
+use super::owners::decide_with_names;
 
 /// Runs the controller.
 pub(super) fn run(context: Context) -> Running {
@@ -21,17 +22,19 @@ pub(super) fn run(context: Context) -> Running {
 
 async fn reconcile(context: &Context, key: &Key) -> Outcome {
     let Some(cron) = context.caches.cron_jobs.get(key) else { return Outcome::Done };
-    let plan = cronjob::reconcile(&cron, &context.caches.jobs.list(&key.namespace), context.now());
+    let jobs = &context.caches.jobs;
+    let claimable = jobs.claimable(&key.namespace, "CronJob", &key.name);
+    let plan = decide_with_names(jobs, claimable, |jobs| cronjob::reconcile(&cron, jobs, context.now()));
     let subject = about("batch/v1", "CronJob", &cron.metadata);
     let (writes, outcome, failure) = context.apply(&plan, &subject, "").await;
     let event = |severity, reason, message: String| context.recorder.event(subject.clone(), severity, reason, &message);
     for (_, name) in &writes.created {
         event(Severity::Normal, "SuccessfulCreate", format!("Created job {name}"));
     }
-    if let Some(Failure::Refused { creating, error }) = failure {
-        let reason = if creating { "FailedCreate" } else { "FailedDelete" };
-        let verb = if creating { "creating" } else { "deleting" };
-        event(Severity::Warning, reason, format!("Error {verb} job: {}", explain(&error)));
+    if let Some(Failure::Refused(refusal)) = failure
+        && let Some((reason, verb)) = refusal.told()
+    {
+        event(Severity::Warning, reason, format!("Error {verb} job: {}", explain(&refusal.error)));
     }
     outcome
 }

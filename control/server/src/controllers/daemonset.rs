@@ -6,7 +6,7 @@ use k8s_openapi::api::apps::v1::DaemonSet;
 use k8s_openapi::api::core::v1::Node;
 
 use super::context::{Context, Failures, Running, about, add_all};
-use super::owners::owners_of;
+use super::owners::{decide_with_names, owners_of};
 
 /// Runs the controller.
 pub(super) fn run(context: Context) -> Running {
@@ -52,10 +52,13 @@ async fn reconcile(context: &Context, failures: &Failures, key: &Key) -> Outcome
         failures.forget(key);
         return Outcome::Done;
     };
-    let (pods, nodes) = (caches.pods.list(&key.namespace), caches.nodes.all());
-    let revisions = caches.revisions.list(&key.namespace);
-    let plan =
-        failures.with(key, |failures| daemonset::reconcile(&set, &pods, &nodes, &revisions, failures, context.now()));
+    let pods = caches.pods.claimable(&key.namespace, "DaemonSet", &key.name);
+    let nodes = caches.nodes.all();
+    let revisions = caches.revisions.claimable(&key.namespace, "DaemonSet", &key.name);
+    let plan = failures.with(key, |failures| {
+        let decide = |revisions: &[_]| daemonset::reconcile(&set, &pods, &nodes, revisions, failures, context.now());
+        decide_with_names(&caches.revisions, revisions, decide)
+    });
     let path = Target::new(daemonset::daemonsets(), &key.namespace, &key.name).path();
     let subject = about("apps/v1", "DaemonSet", &set.metadata);
     let (writes, outcome, failure) = context.apply(&plan, &subject, &path).await;

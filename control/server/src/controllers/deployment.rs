@@ -1,12 +1,15 @@
 //! Drives the Deployment decision.
 
-use copepod_client::Key;
+use std::sync::Arc;
+
+use copepod_client::{Key, Outcome};
 use copepod_core::controllers::{Target, deployment, meta};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
+use k8s_openapi::api::core::v1::Pod;
 
 use super::caches::{Caches, owner_key};
 use super::context::{Context, Running, about, add_all};
-use copepod_client::Outcome;
+use super::owners::{decide_with_names, owners_of};
 
 /// Runs the controller.
 pub(super) fn run(context: Context) -> Running {
@@ -31,29 +34,28 @@ pub(super) fn run(context: Context) -> Running {
     context.work(queue, |context, key| async move { reconcile(&context, &key).await })
 }
 
-/// The Deployments that a set concerns: its controller, or for an orphan all that select it.
+/// The Deployments that a set concerns.
 fn deployments_of(caches: &Caches, set: &ReplicaSet) -> Vec<Key> {
-    if let Some(key) = owner_key(set, "Deployment") {
-        return vec![key];
-    }
-    if meta::controller_of(&set.metadata).is_some() {
-        return Vec::new();
-    }
-    let selects = |d: &Deployment| {
-        let selector = d.spec.as_ref().and_then(|s| copepod_api::LabelSelector::from_typed(Some(&s.selector)).ok());
-        selector.is_some_and(|s| !s.is_empty() && meta::selects(&s, &set.metadata))
-    };
-    let namespace = meta::text(&set.metadata.namespace);
-    caches.deployments.list(namespace).iter().filter(|d| selects(d)).map(|d| Key::of(&**d)).collect()
+    let selector = |d: &Deployment| d.spec.as_ref().map(|s| s.selector.clone());
+    owners_of(&set.metadata, "Deployment", &caches.deployments, selector)
 }
 
 async fn reconcile(context: &Context, key: &Key) -> Outcome {
     let caches = &context.caches;
     let Some(object) = caches.deployments.get(key) else { return Outcome::Done };
-    let sets = caches.replica_sets.list(&key.namespace);
+    let sets = caches.replica_sets.claimable(&key.namespace, "Deployment", &key.name);
     let recreate = object.spec.as_ref().and_then(|s| s.strategy.as_ref()?.type_.as_deref()) == Some("Recreate");
-    let pods = if recreate { caches.pods.list(&key.namespace) } else { Vec::new() };
-    let plan = deployment::reconcile(&object, &sets, &pods, context.now());
+    let pods: Vec<_> = match recreate {
+        true => sets.iter().flat_map(|set| pods_of(caches, set)).collect(),
+        false => Vec::new(),
+    };
+    let decide = |sets: &[_]| deployment::reconcile(&object, sets, &pods, context.now());
+    let plan = decide_with_names(&caches.replica_sets, sets, decide);
     let path = Target::new(meta::deployments(), &key.namespace, &key.name).path();
     context.apply(&plan, &about("apps/v1", "Deployment", &object.metadata), &path).await.1
+}
+
+/// The pods that a set controls.
+pub(super) fn pods_of(caches: &Caches, set: &ReplicaSet) -> Vec<Arc<Pod>> {
+    caches.pods.controlled(meta::text(&set.metadata.namespace), "ReplicaSet", meta::text(&set.metadata.name))
 }

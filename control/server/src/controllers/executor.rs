@@ -1,8 +1,6 @@
 //! Executes plans: writes through the API, in growing batches, and tells what became of them.
 
-use std::collections::BTreeMap;
-
-use copepod_core::controllers::{Action, Plan};
+use copepod_core::controllers::{Action, Plan, Target};
 use futures::future::join_all;
 use http::{Method, Request};
 use serde::Deserialize;
@@ -17,19 +15,45 @@ pub(super) enum Failure {
     /// What was decided on is out of date: decide again.
     Stale,
     /// The API refused or failed.
-    Refused {
-        /// Whether it was a create.
-        creating: bool,
-        /// What it said.
-        error: kube::Error,
-    },
+    Refused(Refusal),
+}
+
+/// A write that was refused.
+#[derive(Debug)]
+pub(super) struct Refusal {
+    /// What was to be done.
+    pub verb: Verb,
+    /// With which object.
+    pub target: Target,
+    /// What the API said.
+    pub error: kube::Error,
+}
+
+/// What an action does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Verb {
+    Create,
+    Patch,
+    Delete,
+}
+
+impl Refusal {
+    /// The reason of an event that tells of a refused create or delete, and its verb. There is none for a patch: it is of
+    /// a status or an owner, and what is to be told is not that a pod could not be made or ended.
+    pub fn told(&self) -> Option<(&'static str, &'static str)> {
+        match self.verb {
+            Verb::Create => Some(("FailedCreate", "creating")),
+            Verb::Delete => Some(("FailedDelete", "deleting")),
+            Verb::Patch => None,
+        }
+    }
 }
 
 /// What was written.
 #[derive(Debug, Default)]
 pub(super) struct Writes {
-    /// The newest revision written, by resource.
-    pub revisions: BTreeMap<String, u64>,
+    /// What was written, and its revision then.
+    pub revisions: Vec<(Target, u64)>,
     /// Created objects' resources and names.
     pub created: Vec<(String, String)>,
     /// Deleted objects' resources and names.
@@ -73,7 +97,7 @@ impl Executor {
         let mut result = self.run_actions(&plan.actions, &mut writes).await;
         let goes_on = match &result {
             Ok(()) => true,
-            Err(Failure::Refused { .. }) => plan.status_observed,
+            Err(Failure::Refused(_)) => plan.status_observed,
             Err(Failure::Stale) => false,
         };
         if let Some(status) = plan.status.as_ref().filter(|_| goes_on) {
@@ -158,18 +182,22 @@ impl Executor {
 
 /// What an error means to a plan; `None` if the write's aim is reached anyway.
 fn judge(action: &Action, error: kube::Error) -> Option<Failure> {
-    let creating = matches!(action, Action::Create { .. });
+    let verb = match action {
+        Action::Create { .. } => Verb::Create,
+        Action::Patch { .. } => Verb::Patch,
+        Action::Delete { .. } => Verb::Delete,
+    };
     if let kube::Error::Api(status) = &error {
         match status.code {
             // Gone, or replaced by another of its name: not ours any more.
-            404 if !creating => return None,
+            404 if verb != Verb::Create => return None,
             // The name that was asked for is someone else's: to decide again does not help.
             409 if named(action) && status.reason == "AlreadyExists" => {}
             409 => return Some(Failure::Stale),
             _ => {}
         }
     }
-    Some(Failure::Refused { creating, error })
+    Some(Failure::Refused(Refusal { verb, target: action.target().clone(), error }))
 }
 
 /// Whether it creates an object of a given name.
@@ -179,11 +207,11 @@ fn named(action: &Action) -> bool {
 
 impl Writes {
     fn add(&mut self, action: &Action, written: Written) {
-        let resource = &action.target().gvr.resource;
+        let Target { gvr, namespace, .. } = action.target();
+        let resource = &gvr.resource;
         let name = written.metadata.name.unwrap_or_else(|| action.target().name.clone());
         if let Some(revision) = written.metadata.resource_version.and_then(|v| v.parse::<u64>().ok()) {
-            let newest = self.revisions.entry(resource.clone()).or_insert(0);
-            *newest = revision.max(*newest);
+            self.revisions.push((Target::new(gvr.clone(), namespace, &name), revision));
         }
         match action {
             Action::Create { .. } => self.created.push((resource.clone(), name)),

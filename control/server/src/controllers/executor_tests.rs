@@ -58,10 +58,27 @@ async fn what_was_observed_is_written_though_an_action_is_refused() {
         let case = format!("{code} {reason} {metadata} {observed}");
         let (_, result) = executor.run(&plan(metadata, observed)).await;
         match result {
-            Err(Failure::Refused { creating, .. }) => assert!(refused && creating, "{case}"),
+            Err(Failure::Refused(refusal)) => {
+                assert!(refused && refusal.told() == Some(("FailedCreate", "creating")), "{case}");
+            }
             Err(Failure::Stale) => assert!(!refused, "{case}"),
             Ok(()) => panic!("{case}"),
         }
         assert_eq!(sent.lock().unwrap().contains(&Method::PATCH), written, "{case}");
+    }
+}
+
+#[test]
+fn a_refused_patch_is_not_told_as_a_delete() {
+    let target = || Target::new(meta::pods(), "shop", "web");
+    let patch = Action::Patch { target: target(), subresource: "", patch: json!({}) };
+    let propagation = copepod_core::controllers::Propagation::Background;
+    let delete = Action::Delete { target: target(), propagation, uid: None, grace: None };
+    for (action, told) in [(patch, None), (delete, Some(("FailedDelete", "deleting")))] {
+        let status = kube::core::Status { code: 403, ..Default::default() };
+        let Some(Failure::Refused(refusal)) = judge(&action, kube::Error::Api(status.boxed())) else {
+            panic!("not refused");
+        };
+        assert_eq!((refusal.told(), refusal.target), (told, target()));
     }
 }

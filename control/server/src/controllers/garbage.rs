@@ -4,10 +4,10 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use copepod_api::Gvr;
+use copepod_api::{GroupResource, Gvr};
 use copepod_client::{Change, Outcome, Shared, WorkQueue};
 use copepod_core::controllers::garbage::{self, Absent, Graph, Step};
-use copepod_core::controllers::{Plan, Target, meta};
+use copepod_core::controllers::{Plan, Target};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 use kube::api::DynamicObject;
 use kube::core::PartialObjectMeta;
@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
-use super::caches::Caches;
+use super::caches::{Caches, Visitor, gvr_of};
 use super::context::{Context, Running};
 use super::discovery::Discovery;
 
@@ -37,17 +37,10 @@ pub(super) fn run(context: Context, reader: kube::Client, discovery: Discovery) 
     let known: Arc<Mutex<Known>> = Arc::default();
     let caches = context.caches.clone();
     let feed = Feed { known: known.clone(), queue: queue.clone(), caches: caches.clone() };
-    feed.follow(&caches.deployments, meta::deployments(), "Deployment");
-    feed.follow(&caches.replica_sets, meta::replicasets(), "ReplicaSet");
-    feed.follow(&caches.pods, meta::pods(), "Pod");
-    feed.follow(&caches.services, meta::v1("", "services"), "Service");
-    feed.follow(&caches.slices, meta::v1("discovery.k8s.io", "endpointslices"), "EndpointSlice");
-    feed.follow(&caches.endpoints, meta::v1("", "endpoints"), "Endpoints");
-    feed.follow(&caches.nodes, meta::v1("", "nodes"), "Node");
-    feed.follow(&caches.namespaces, meta::v1("", "namespaces"), "Namespace");
-    feed.follow(&caches.accounts, meta::v1("", "serviceaccounts"), "ServiceAccount");
-    feed.follow(&caches.quotas, meta::v1("", "resourcequotas"), "ResourceQuota");
-    let watches = watch_rest(feed, reader, discovery.clone(), context.token.clone());
+    let mut cached = Cached { feed: &feed, resources: HashSet::new() };
+    caches.visit(&mut cached);
+    let cached = cached.resources;
+    let watches = watch_rest(feed, cached, reader, discovery.clone(), context.token.clone());
     let collect = context.work(queue, move |context, uid| {
         let (known, discovery) = (known.clone(), discovery.clone());
         async move { collect(&context, &known, &discovery, &uid).await }
@@ -91,25 +84,39 @@ impl Feed {
     }
 }
 
+/// Feeds the graph from the caches that the controllers have anyway.
+struct Cached<'a> {
+    feed: &'a Feed,
+    resources: HashSet<GroupResource>,
+}
+
+impl Visitor for Cached<'_> {
+    fn cache<K>(&mut self, cache: &Shared<K>)
+    where
+        K: k8s_openapi::Resource + Resource + Clone + std::fmt::Debug + Send + Sync + 'static,
+    {
+        let gvr = gvr_of::<K>();
+        self.resources.insert(group_resource(&gvr));
+        self.feed.follow(cache, gvr, K::KIND);
+    }
+}
+
+fn group_resource(gvr: &Gvr) -> GroupResource {
+    GroupResource { group: gvr.group.clone(), resource: gvr.resource.clone() }
+}
+
 /// Watches the metadata of every served resource that no cache feeds, as resources come and go. Events are left out:
 /// they have no owners and end by themselves.
-async fn watch_rest(feed: Feed, reader: kube::Client, discovery: Discovery, token: CancellationToken) {
-    const CACHED: [(&str, &str); 11] = [
-        ("apps", "deployments"),
-        ("apps", "replicasets"),
-        ("", "pods"),
-        ("", "services"),
-        ("discovery.k8s.io", "endpointslices"),
-        ("", "endpoints"),
-        ("", "nodes"),
-        ("", "namespaces"),
-        ("", "serviceaccounts"),
-        ("", "resourcequotas"),
-        ("events.k8s.io", "events"),
-    ];
+async fn watch_rest(
+    feed: Feed,
+    cached: HashSet<GroupResource>,
+    reader: kube::Client,
+    discovery: Discovery,
+    token: CancellationToken,
+) {
+    const EVENTS: [&str; 2] = ["", "events.k8s.io"];
     let skip = |gvr: &Gvr| {
-        CACHED.contains(&(gvr.group.as_str(), gvr.resource.as_str()))
-            || (gvr.group.is_empty() && gvr.resource == "events")
+        cached.contains(&group_resource(gvr)) || (gvr.resource == "events" && EVENTS.contains(&gvr.group.as_str()))
     };
     let mut rounds = discovery.rounds();
     let mut tasks = JoinSet::new();

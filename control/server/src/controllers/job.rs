@@ -1,24 +1,19 @@
-//! Drives the Job decision: makes sure that it sees pods as new as all that it wrote to them, or a pod could be counted
-//! again.
+//! Drives the Job decision. It relies on observing all that it wrote, as every controller does here: else a pod could be
+//! counted twice.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use copepod_api::LabelSelector;
-use copepod_client::events::Severity;
 use copepod_client::{Key, Outcome, Settings, WorkQueue};
 use copepod_core::controllers::job_pods::is_tracked;
 use copepod_core::controllers::{Plan, Target, job, meta};
 use k8s_openapi::api::batch::v1::Job;
 use k8s_openapi::api::core::v1::Pod;
-use kube::Api;
-use kube::api::ListParams;
-use parking_lot::Mutex;
 
 use super::caches::{Caches, owner_key};
 use super::context::{Context, Running, about};
-use super::executor::{Failure, explain};
+use super::executor::{Failure, Verb};
+use super::owners::owners_of;
 
 /// A Job is worked on at most once in this time: pods that end together are counted together.
 const GATHER: Duration = Duration::from_millis(100);
@@ -31,9 +26,6 @@ enum Item {
     /// A pod that no Job controls.
     Orphan(Key),
 }
-
-/// By Job, the newest revision of a pod that was written for it.
-type Written = Arc<Mutex<HashMap<Key, u64>>>;
 
 /// Runs the controller.
 pub(super) fn run(context: Context) -> Running {
@@ -58,28 +50,21 @@ pub(super) fn run(context: Context) -> Running {
             }
         }
     });
-    let written = Written::default();
-    context.work(queue, move |context, item| {
-        let written = written.clone();
-        async move {
-            match item {
-                Item::Job(key) => reconcile(&context, &written, &key).await,
-                Item::Orphan(key) => release(&context, &key).await,
-            }
+    context.work(queue, move |context, item| async move {
+        match item {
+            Item::Job(key) => reconcile(&context, &key).await,
+            Item::Orphan(key) => release(&context, &key).await,
         }
     })
 }
 
 /// The Jobs that may take in an orphan.
 fn jobs_of(caches: &Caches, pod: &Pod) -> Vec<Key> {
-    let selects = |job: &Job| {
-        let selector = LabelSelector::from_typed(job.spec.as_ref().and_then(|s| s.selector.as_ref()));
+    owners_of(&pod.metadata, "Job", &caches.jobs, |job| {
         let open = !job::is_finished(job) && job.metadata.deletion_timestamp.is_none();
-        open && job::other_manager(job).is_none()
-            && selector.is_ok_and(|s| !s.is_empty() && meta::selects(&s, &pod.metadata))
-    };
-    let jobs = caches.jobs.list(meta::text(&pod.metadata.namespace));
-    jobs.iter().filter(|j| selects(j)).map(|j| Key::of(&**j)).collect()
+        let ours = open && job::other_manager(job).is_none();
+        job.spec.as_ref().and_then(|s| s.selector.clone()).filter(|_| ours)
+    })
 }
 
 /// Lets an orphan go that no Job takes in.
@@ -102,71 +87,34 @@ fn left_behind(pods: &[Arc<Pod>], key: &Key, uid: Option<&str>) -> Plan {
     job::let_go(pods.iter().filter(gone), "their Job is gone")
 }
 
-async fn reconcile(context: &Context, written: &Written, key: &Key) -> Outcome {
+async fn reconcile(context: &Context, key: &Key) -> Outcome {
     let caches = &context.caches;
-    let present = caches.jobs.get(key);
-    let pods = match fresh_pods(context, written, key).await {
-        Ok(pods) => pods,
-        Err(error) => {
-            tracing::debug!(job = %key, %error, "pods not read");
-            return Outcome::Retry;
-        }
-    };
+    let pods = || caches.pods.claimable(&key.namespace, "Job", &key.name);
+    let (present, before) = (caches.jobs.get(key), pods());
     let uid = present.as_ref().and_then(|j| j.metadata.uid.as_deref());
-    let leave = left_behind(&pods, key, uid);
+    let leave = left_behind(&before, key, uid);
     if !leave.is_empty() {
         let outcome = context.apply(&leave, &Default::default(), "").await.1;
         if outcome == Outcome::Retry {
             return outcome;
         }
     }
-    let Some(object) = present else {
-        written.lock().remove(key);
-        return Outcome::Done;
-    };
-    let plan = job::reconcile(&object, &pods, context.now(), true);
-    let (outcome, failure) = execute(context, written, key, &object, &plan).await;
-    let Some(Failure::Refused { creating, error }) = failure else { return outcome };
-    let (reason, verb) = if creating { ("FailedCreate", "creating") } else { ("FailedDelete", "deleting") };
-    let subject = about("batch/v1", "Job", &object.metadata);
-    context.recorder.event(subject, Severity::Warning, reason, &format!("Error {verb}: {}", explain(&error)));
+    let Some(object) = present else { return Outcome::Done };
+    let plan = job::reconcile(&object, &before, context.now(), true);
+    let (outcome, failure) = execute(context, key, &object, &plan).await;
     // What need not wait for the pods that cannot be made goes on.
-    if creating && let (Some(object), Ok(pods)) = (caches.jobs.get(key), fresh_pods(context, written, key).await) {
-        let plan = job::reconcile(&object, &pods, context.now(), false);
-        execute(context, written, key, &object, &plan).await;
+    let creating = matches!(&failure, Some(Failure::Refused(refusal)) if refusal.verb == Verb::Create);
+    if creating && let Some(object) = caches.jobs.get(key) {
+        let plan = job::reconcile(&object, &pods(), context.now(), false);
+        execute(context, key, &object, &plan).await;
     }
     outcome
 }
 
-async fn execute(
-    context: &Context,
-    written: &Written,
-    key: &Key,
-    object: &Job,
-    plan: &Plan,
-) -> (Outcome, Option<Failure>) {
+async fn execute(context: &Context, key: &Key, object: &Job, plan: &Plan) -> (Outcome, Option<Failure>) {
     let subject = about("batch/v1", "Job", &object.metadata);
     let path = Target::new(meta::v1("batch", "jobs"), &key.namespace, &key.name).path();
     let (writes, outcome, failure) = context.apply(plan, &subject, &path).await;
-    if let Some(revision) = writes.revisions.get("pods") {
-        written.lock().insert(key.clone(), *revision);
-    }
-    for (_, name) in &writes.created {
-        context.recorder.event(subject.clone(), Severity::Normal, "SuccessfulCreate", &format!("Created pod: {name}"));
-    }
-    for (_, name) in &writes.deleted {
-        context.recorder.event(subject.clone(), Severity::Normal, "SuccessfulDelete", &format!("Deleted pod: {name}"));
-    }
+    context.tell_pods(&subject, &writes, failure.as_ref());
     (outcome, failure)
-}
-
-/// The pods of a Job's namespace, as new as what was written for the Job: from the cache, or if that lags, from the API.
-async fn fresh_pods(context: &Context, written: &Written, key: &Key) -> Result<Vec<Arc<Pod>>, kube::Error> {
-    let pods = &context.caches.pods;
-    let floor = written.lock().get(key).copied().unwrap_or(0);
-    if pods.revision() >= floor {
-        return Ok(pods.list(&key.namespace));
-    }
-    let api: Api<Pod> = Api::namespaced(context.executor.client().clone(), &key.namespace);
-    Ok(api.list(&ListParams::default()).await?.items.into_iter().map(Arc::new).collect())
 }

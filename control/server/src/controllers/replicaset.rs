@@ -3,12 +3,13 @@
 use copepod_client::{Key, Outcome};
 use copepod_core::controllers::replicaset::{self, Kind};
 use copepod_core::controllers::replicationcontroller::as_replica_set;
-use copepod_core::controllers::{Plan, Target};
+use copepod_core::controllers::{Plan, Target, meta};
 use k8s_openapi::api::apps::v1::ReplicaSet;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 
 use super::context::{Context, Running, about, add_all};
-use super::executor::{Failure, explain};
+use super::deployment::pods_of;
+use super::executor::{Failure, Verb, explain};
 use super::owners::owners_of;
 
 /// Runs the ReplicaSet controller.
@@ -58,23 +59,30 @@ pub(super) fn run_controllers(context: Context) -> Running {
 
 async fn reconcile(context: &Context, key: &Key, kind: Kind, set: &ReplicaSet) -> Outcome {
     let caches = &context.caches;
-    let siblings = match kind {
-        Kind::ReplicaSet => caches.replica_sets.list(&key.namespace),
-        Kind::ReplicationController => Vec::new(),
-    };
-    let plan = replicaset::reconcile(kind, set, &caches.pods.list(&key.namespace), &siblings, context.now());
+    let mut pods = caches.pods.claimable(&key.namespace, kind.name(), &key.name);
+    // Where pods crowd, those of all sets of one Deployment count.
+    let deployment = meta::controller_of(&set.metadata).filter(|_| kind == Kind::ReplicaSet);
+    let siblings = deployment.map(|d| caches.replica_sets.controlled(&key.namespace, &d.kind, &d.name));
+    let siblings = siblings.unwrap_or_default();
+    let others = siblings.iter().filter(|sibling| sibling.metadata.name != set.metadata.name);
+    pods.extend(others.flat_map(|sibling| pods_of(caches, sibling)));
+    let plan = replicaset::reconcile(kind, set, &pods, &siblings, context.now());
     let path = Target::new(kind.gvr(), &key.namespace, &key.name).path();
     let subject = about(kind.api_version(), kind.name(), &set.metadata);
     let (writes, outcome, failure) = context.apply(&plan, &subject, &path).await;
     context.tell_pods(&subject, &writes, failure.as_ref());
-    if let Some(Failure::Refused { creating, error }) = failure {
+    if let Some(Failure::Refused(refusal)) = failure
+        && refusal.told().is_some()
+    {
         // The status that was written just now.
         let fresh = match kind {
             Kind::ReplicaSet => caches.replica_sets.get(key).map(|s| (*s).clone()),
             Kind::ReplicationController => caches.replication_controllers.get(key).map(|rc| as_replica_set(&rc)),
         };
         let fresh = fresh.filter(|fresh| fresh.metadata.uid == set.metadata.uid);
-        let status = replicaset::failed(kind, fresh.as_ref().unwrap_or(set), creating, &explain(&error), context.now());
+        let creating = refusal.verb == Verb::Create;
+        let status =
+            replicaset::failed(kind, fresh.as_ref().unwrap_or(set), creating, &explain(&refusal.error), context.now());
         if status.is_some() {
             let plan = Plan { status, ..Plan::default() };
             context.apply(&plan, &subject, &path).await;

@@ -14,6 +14,7 @@ use copepod_core::scheduler::volumes::ClaimStep;
 use copepod_core::scheduler::writes::{self, SCHEDULER_ERROR, UNSCHEDULABLE};
 use copepod_core::scheduler::{Change, Cursor, Decision, Failure, Next, PodInfo, Profile, Queue, Snapshot, schedule};
 use http::Method;
+use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::sync::{Notify, Semaphore};
@@ -229,14 +230,18 @@ impl Scheduler {
         };
         let mut plan = Plan::nothing(format!("room is made on {}", preemption.node));
         let name = pod.scheduler_name();
-        plan.actions.extend(preemption.withdrawn.iter().filter_map(|other| writes::not_nominated(&other.pod)));
-        plan.status =
-            writes::unplaced(&pod.pod, UNSCHEDULABLE, &failure.message, Some(&preemption.node), self.context.now());
+        let withdrawn = preemption.withdrawn.iter().filter_map(|other| self.current(other));
+        plan.actions.extend(withdrawn.filter_map(|other| writes::not_nominated(&other)));
+        let current = self.current(pod);
+        plan.status = current.and_then(|pod| {
+            writes::unplaced(&pod, UNSCHEDULABLE, &failure.message, Some(&preemption.node), self.context.now())
+        });
         let mut failed = self.apply(&plan, pod).await.is_err();
         for victim in &preemption.victims {
+            let Some(current) = self.current(victim) else { continue };
             // A victim's status and its deletion follow one another.
             let mut plan = Plan::nothing(format!("it goes for {}", pod.name()));
-            plan.actions = writes::end(victim, name, self.context.now());
+            plan.actions = writes::end(&current, name, self.context.now());
             failed |= self.apply(&plan, victim).await.is_err();
             let message = format!("Preempted by pod {} on node {}", pod.uid(), preemption.node);
             self.event(victim, Severity::Normal, "Preempted", &message);
@@ -247,10 +252,19 @@ impl Scheduler {
     }
 
     async fn say(&self, pod: &PodInfo, reason: &str, why: &str, nominated: Option<&str>) {
-        let status = writes::unplaced(&pod.pod, reason, why, nominated, self.context.now());
+        let status =
+            self.current(pod).and_then(|pod| writes::unplaced(&pod, reason, why, nominated, self.context.now()));
         let plan = Plan { status, ..Plan::nothing(reason) };
-        // Should the write fail, the next try says it.
-        let _ = self.apply(&plan, pod).await;
+        if self.apply(&plan, pod).await.is_err() {
+            // The next try says it.
+            self.try_again(pod.uid());
+        }
+    }
+
+    /// A pod as it is now: the snapshot does not follow its status, which is written anew from what it is.
+    fn current(&self, pod: &PodInfo) -> Option<Arc<Pod>> {
+        let found = self.context.caches.pods.get(&Key::new(pod.namespace(), pod.name()))?;
+        (found.metadata.uid.as_deref() == Some(pod.uid())).then_some(found)
     }
 
     async fn apply(&self, plan: &Plan, pod: &PodInfo) -> Result<(), ()> {

@@ -3,13 +3,13 @@
 use copepod_client::events::Severity;
 use copepod_client::{Key, Outcome};
 use copepod_core::controllers::statefulset::{self, Observed};
-use copepod_core::controllers::{Action, Plan, Target, meta, statefulset_pods};
+use copepod_core::controllers::{Target, meta, statefulset_pods};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::ObjectReference;
 
 use super::context::{Context, Failures, Running, about, add_all};
-use super::executor::{Failure, Writes, explain};
-use super::owners::owners_of;
+use super::executor::{Failure, Refusal, Verb, Writes, explain};
+use super::owners::{decide_with_names, owners_of};
 
 /// Runs the controller.
 pub(super) fn run(context: Context) -> Running {
@@ -51,19 +51,24 @@ async fn reconcile(context: &Context, failures: &Failures, key: &Key) -> Outcome
         failures.forget(key);
         return Outcome::Done;
     };
-    let (pods, claims) = (caches.pods.list(&key.namespace), caches.claims.list(&key.namespace));
-    let revisions = caches.revisions.list(&key.namespace);
-    let seen = Observed { pods: &pods, claims: &claims, revisions: &revisions };
-    let plan = failures.with(key, |failures| statefulset::reconcile(&set, &seen, failures, context.now()));
+    let pods = caches.pods.claimable(&key.namespace, "StatefulSet", &key.name);
+    let claims = caches.claims.list(&key.namespace);
+    let revisions = caches.revisions.claimable(&key.namespace, "StatefulSet", &key.name);
+    let plan = failures.with(key, |failures| {
+        let decide = |revisions: &[_]| {
+            statefulset::reconcile(&set, &Observed { pods: &pods, claims: &claims, revisions }, failures, context.now())
+        };
+        decide_with_names(&caches.revisions, revisions, decide)
+    });
     let path = Target::new(statefulset::statefulsets(), &key.namespace, &key.name).path();
     let subject = about("apps/v1", "StatefulSet", &set.metadata);
     let (writes, outcome, failure) = context.apply(&plan, &subject, &path).await;
-    tell(context, &subject, &plan, &writes, failure.as_ref());
+    tell(context, &subject, &writes, failure.as_ref());
     outcome
 }
 
 /// Says in events what became of pods and claims, in upstream's words.
-fn tell(context: &Context, subject: &ObjectReference, plan: &Plan, writes: &Writes, failure: Option<&Failure>) {
+fn tell(context: &Context, subject: &ObjectReference, writes: &Writes, failure: Option<&Failure>) {
     let set = subject.name.as_deref().unwrap_or_default();
     let event = |severity, reason, message: String| {
         context.recorder.event(subject.clone(), severity, reason, &message);
@@ -86,23 +91,19 @@ fn tell(context: &Context, subject: &ObjectReference, plan: &Plan, writes: &Writ
             event(Severity::Normal, "SuccessfulDelete", message);
         }
     }
-    if let Some(Failure::Refused { creating, error }) = failure {
-        let (reason, verb) = if *creating { ("FailedCreate", "create") } else { ("FailedUpdate", "update") };
-        let refused = plan.actions.iter().find(|a| match a {
-            Action::Create { target, .. } => {
-                !writes.created.contains(&(target.gvr.resource.clone(), target.name.clone()))
-            }
-            _ => false,
-        });
-        let what = match refused.map(Action::target).filter(|_| *creating) {
-            Some(target) if target.gvr.resource == "pods" => format!("Pod {}", target.name),
-            Some(target) => format!("Claim {}", target.name),
-            None => "Pod".into(),
+    if let Some(Failure::Refused(Refusal { verb, target, error })) = failure {
+        let (reason, verb) = match verb {
+            Verb::Create => ("FailedCreate", "create"),
+            Verb::Patch => ("FailedUpdate", "update"),
+            Verb::Delete => ("FailedDelete", "delete"),
         };
-        event(
-            Severity::Warning,
-            reason,
-            format!("{verb} {what} in StatefulSet {set} failed error: {}", explain(error)),
-        );
+        let what = match target.gvr.resource.as_str() {
+            "pods" => "Pod",
+            "persistentvolumeclaims" => "Claim",
+            _ => return,
+        };
+        let why = explain(error);
+        let message = format!("{verb} {what} {} in StatefulSet {set} failed error: {why}", target.name);
+        event(Severity::Warning, reason, message);
     }
 }

@@ -7,6 +7,7 @@ use super::super::volumes::SELECTED_NODE;
 use super::super::writes;
 use super::super::{Change, Snapshot};
 use super::*;
+use crate::controllers::Action;
 use crate::controllers::testing::now;
 use crate::controllers::volume_claims::BIND_COMPLETED;
 
@@ -334,7 +335,7 @@ fn changes_wake_those_that_they_help() {
 fn what_is_written() {
     let pod = pod_of("{}");
     let first = writes::unplaced(&pod.pod, writes::UNSCHEDULABLE, "why", Some("a"), now()).unwrap();
-    let super::super::super::controllers::Action::Patch { patch, subresource, .. } = first else { panic!() };
+    let Action::Patch { patch, subresource, .. } = first else { panic!() };
     assert_eq!((subresource, &patch["status"]["nominatedNodeName"]), ("status", &json!("a")));
     let condition = &patch["status"]["conditions"][0];
     assert_eq!((&condition["reason"], &condition["message"]), (&json!("Unschedulable"), &json!("why")));
@@ -342,7 +343,13 @@ fn what_is_written() {
     let again = writes::unplaced(&said.pod, writes::UNSCHEDULABLE, "why", None, now());
     assert_eq!(again, None, "what the status says is not written again");
     assert!(writes::not_nominated(&said.pod).is_some() && writes::not_nominated(&pod.pod).is_none());
-    assert_eq!(writes::end(&said, "default-scheduler", now()).len(), 2);
+    let ready = "{type: Ready, status: 'True'}";
+    let victim = pod_of(&format!("{{metadata: {{resourceVersion: '7'}}, status: {{conditions: [{ready}]}}}}"));
+    let ended = writes::end(&victim.pod, "default-scheduler", now());
+    let [Action::Patch { patch, .. }, Action::Delete { .. }] = &ended[..] else { panic!("{ended:?}") };
+    assert_eq!(patch["metadata"]["resourceVersion"], "7", "what others write meanwhile is not undone");
+    let kinds = |at: usize| &patch["status"]["conditions"][at]["type"];
+    assert_eq!((kinds(0), kinds(1)), (&json!("Ready"), &json!("DisruptionTarget")));
     let going = pod_of("{metadata: {deletionTimestamp: '2026-01-01T00:00:00Z'}}");
-    assert!(writes::end(&going, "default-scheduler", now()).is_empty());
+    assert!(writes::end(&going.pod, "default-scheduler", now()).is_empty());
 }
