@@ -34,7 +34,7 @@ pub const SMALL: Size =
 /// How long healing may take: controllers and scheduler back off from what failed, up to 15 minutes.
 const HEALING: u64 = 2400;
 /// How long nothing may be written then.
-const QUIET: u64 = 300;
+const QUIET: u64 = 120;
 
 struct Scenario {
     cluster: Cluster,
