@@ -244,7 +244,9 @@ impl HollowNode {
             _ => (starts, Some(ready), None),
         };
         let (a, b) = (self.random.random_range(0..250), self.random.random_range(1..250));
-        Local { uid, running: false, starts, ready, ends, stops: None, address: format!("10.64.{a}.{b}") }
+        let had = pod.status.as_ref().and_then(|s| s.pod_ip.clone());
+        let address = had.unwrap_or_else(|| format!("10.64.{a}.{b}"));
+        Local { uid, running: false, starts, ready, ends, stops: None, address }
     }
 
     /// Ends a pod that is to go, and then its object.

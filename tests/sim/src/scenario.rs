@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 use crate::cluster::Cluster;
 use crate::node::Shape;
 use crate::runner::Log;
-use crate::wire::Faults;
+use crate::wire::{Faults, LONGEST_STALL};
 use crate::workloads::{Kind, budget, path, service, workload};
 use crate::world::{active, is, name, owner, text};
 
@@ -31,10 +31,14 @@ pub struct Size {
 pub const SMALL: Size =
     Size { nodes: (4, 8), workloads: (1, 3), replicas: 6, steps: (4, 9), heartbeat: Duration::from_secs(15) };
 
+/// A large one.
+pub const LARGE: Size =
+    Size { nodes: (250, 250), workloads: (3, 3), replicas: 100, steps: (5, 5), heartbeat: Duration::from_secs(30) };
+
 /// How long healing may take: controllers and scheduler back off from what failed, up to 15 minutes.
 const HEALING: u64 = 2400;
 /// How long nothing may be written then.
-const QUIET: u64 = 300;
+const QUIET: u64 = 120;
 
 struct Scenario {
     cluster: Cluster,
@@ -280,7 +284,7 @@ impl Scenario {
             lose: chance(0.1),
             cut: chance(0.1),
             stall: chance(0.3),
-            stall_for: Duration::from_secs_f64(chance(STALL)),
+            stall_for: LONGEST_STALL.mul_f64(chance(1.0)),
             delay: Duration::from_secs_f64(chance(0.5)),
         };
         self.note(format!("{faults:?}"));
@@ -316,6 +320,3 @@ impl Scenario {
         }
     }
 }
-
-/// The longest that a watch stands still, in seconds.
-const STALL: f64 = 20.0;

@@ -20,6 +20,7 @@ use cluster::Cluster;
 use node::Shape;
 use runner::Log;
 use serde_json::json;
+use workloads::{Kind, path};
 
 async fn calm(seed: u64, _: Log) {
     let mut cluster = Cluster::start(seed).await;
@@ -53,11 +54,60 @@ async fn small(seed: u64, log: Log) {
     scenario::run(seed, scenario::SMALL, log).await;
 }
 
+/// Watches stand still again and again.
+async fn lagging(seed: u64, _: Log) {
+    let mut cluster = Cluster::start(seed).await;
+    for n in 0..3 {
+        let (labels, heartbeat) = (Default::default(), Duration::from_secs(10));
+        cluster.add_node(&format!("n{n}"), Shape { cpu_milli: 4000, memory_mib: 4096, pods: 40, labels, heartbeat });
+    }
+    cluster.live(5).await;
+    cluster.wire.set_faults(wire::Faults { stall: 0.7, stall_for: wire::LONGEST_STALL, ..Default::default() });
+    for kind in Kind::ALL {
+        let name = format!("{kind:?}").to_lowercase();
+        let pod = json!({"containers": [{"name": "c", "image": "ok:1"}]});
+        let labels = json!({"app": name});
+        let spec =
+            json!({"selector": {"matchLabels": labels}, "template": {"metadata": {"labels": labels}, "spec": pod}});
+        let mut object =
+            json!({"apiVersion": "apps/v1", "kind": format!("{kind:?}"), "metadata": {"name": name}, "spec": spec});
+        if kind == Kind::Job {
+            object["apiVersion"] = json!("batch/v1");
+            object["spec"] = json!({"completions": 5, "parallelism": 2, "template": {"metadata": {"labels": labels}, "spec":
+                {"restartPolicy": "Never", "containers": [{"name": "c", "image": "job:0"}]}}});
+        }
+        cluster.send("POST", &kind.collection(), &object).await;
+    }
+    for replicas in [5, 1, 4, 2] {
+        for kind in Kind::ALL.into_iter().filter(|kind| kind.has_scale()) {
+            let name = format!("{kind:?}").to_lowercase();
+            cluster.must("PATCH", &path(kind, &name), &json!({"spec": {"replicas": replicas}})).await;
+        }
+        cluster.live(100).await;
+    }
+    cluster.wire.set_faults(Default::default());
+    cluster.converge(600).await;
+}
+
+#[test]
+fn controllers_whose_watches_lag_do_nothing_twice() {
+    runner::run("controllers_whose_watches_lag_do_nothing_twice", 3, lagging);
+}
+
 const SMALL: &str = "small_clusters_keep_their_promises_and_heal";
 
 #[test]
 fn small_clusters_keep_their_promises_and_heal() {
-    runner::run(SMALL, 20, small);
+    runner::run(SMALL, 40, small);
+}
+
+async fn large(seed: u64, log: Log) {
+    scenario::run(seed, scenario::LARGE, log).await;
+}
+
+#[test]
+fn hundreds_of_nodes_keep_their_promises_and_heal() {
+    assert!(runner::run_here(1, large));
 }
 
 #[test]

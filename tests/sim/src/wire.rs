@@ -66,6 +66,9 @@ pub struct Wire {
     random: Mutex<StdRng>,
 }
 
+/// How long watches stand still at most: less than a controller waits to see what it wrote.
+pub const LONGEST_STALL: Duration = Duration::from_secs(3);
+
 /// What stands still lets go after this; also for how long after the last fault its effects may show.
 pub const AFTERMATH: Duration = Duration::from_secs(90);
 

@@ -1,5 +1,7 @@
 //! What is not as asked for yet.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::{World, active, available, going, is, name, number, over, owner, text, uid};
@@ -8,13 +10,13 @@ impl World {
     /// What is left to do until all is as asked for, for people.
     pub fn unfinished(&self) -> Vec<String> {
         let mut left = Vec::new();
+        let there: BTreeSet<&str> = self.objects.values().map(uid).collect();
         for (key, object) in &self.objects {
             if going(object) {
                 left.push(format!("{key} is still going"));
             }
             if let Some(owner) = owner(object).filter(|_| !over(object)) {
-                let of = text(owner, "/uid");
-                if !self.objects.values().any(|o| uid(o) == of) {
+                if !there.contains(text(owner, "/uid")) {
                     left.push(format!("{key} has lost its {}", text(owner, "/kind")));
                 }
             }
