@@ -138,7 +138,7 @@ fn a_claim_gets_a_directory_that_goes_with_it() {
 
     // One that a pod brings is as old as the pod.
     let template = "ephemeral: {volumeClaimTemplate: {spec: {accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Mi}}}}}";
-    cluster.apply(&once("brings", "[write, /data/x, y]", "", template));
+    cluster.apply(&once("brings", "[write, /data/x, text]", "", template));
     assert_eq!(said(&cluster, "brings"), "Ok(())\n");
     let directory = self::directory(&cluster, "brings-v");
     assert!(directory.join("x").exists());

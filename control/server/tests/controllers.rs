@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use copepod_api::names::GROUP_MASTERS;
+use copepod_api::names::{FINALIZER_LOCAL_PATH, GROUP_MASTERS, LOCAL_PATH};
 use copepod_client::{Shared, in_process};
 use copepod_core::scheduler::Profile;
 use copepod_server::api::{ApiConfig, ApiState, router, system_clock};
@@ -16,10 +16,12 @@ use copepod_server::identity::Identity;
 use copepod_store::MemoryStore;
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
 use k8s_openapi::api::core::v1::{
-    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolumeClaim, Pod, ResourceQuota, Service, ServiceAccount,
+    ConfigMap, Endpoints, Event, Namespace, Node, PersistentVolume, PersistentVolumeClaim, Pod, ResourceQuota, Service,
+    ServiceAccount,
 };
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::scheduling::v1::PriorityClass;
+use k8s_openapi::api::storage::v1::StorageClass;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
@@ -565,4 +567,64 @@ async fn quotas_bound_a_namespace_and_free_what_is_gone() {
     let more = Patch::Merge(json!({"spec": {"hard": {"secrets": "1"}}}));
     quotas.patch("q", &PatchParams::default(), &more).await.unwrap();
     used("secrets", "0").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claims_are_bound_with_their_pods_and_one_that_cannot_be_is_left_alone() {
+    let mut cluster = Cluster::start().await;
+    cluster.add_node("n1", "64Gi").await;
+    let nodes: Api<Node> = Api::all(cluster.client.clone());
+    let label = Patch::Merge(json!({"metadata": {"labels": {"kubernetes.io/hostname": "n1"}}}));
+    nodes.patch("n1", &PatchParams::default(), &label).await.unwrap();
+    let classes: Api<StorageClass> = Api::all(cluster.client.clone());
+    let class = json!({"metadata": {"name": "local"}, "provisioner": LOCAL_PATH,
+        "volumeBindingMode": "WaitForFirstConsumer"});
+    create(&classes, class).await;
+    let claims = cluster.api::<PersistentVolumeClaim>();
+    let claim = |name: &str, class: &str| {
+        json!({"metadata": {"name": name}, "spec": {"accessModes": ["ReadWriteOnce"], "storageClassName": class,
+            "resources": {"requests": {"storage": "1Gi"}}}})
+    };
+    create(&claims, claim("stuck", "none")).await;
+    let events = cluster.api::<Event>();
+    let told = async || -> i32 {
+        let all = all(&events).await;
+        all.iter().filter(|e| e.involved_object.name.as_deref() == Some("stuck")).filter_map(|e| e.count).sum()
+    };
+    eventually("the reason", async || (told().await > 0).then_some(())).await;
+    let before = claims.get("stuck").await.unwrap().metadata.resource_version;
+
+    let pods = cluster.api::<Pod>();
+    for n in 0..10 {
+        create(&claims, claim(&format!("data-{n}"), "local")).await;
+        let volumes = json!([{"name": "v", "persistentVolumeClaim": {"claimName": format!("data-{n}")}}]);
+        let pod = json!({"metadata": {"name": format!("p{n}")}, "spec": {"volumes": volumes,
+            "containers": [{"name": "c", "image": "i"}]}});
+        create(&pods, pod).await;
+    }
+    let phase = |p: &Pod| p.status.as_ref().and_then(|s| s.phase.clone());
+    eventually("all to run", async || {
+        all(&pods).await.iter().all(|p| phase(p).as_deref() == Some("Running")).then_some(())
+    })
+    .await;
+    let bound = all(&claims).await;
+    let phases = bound.iter().filter(|c| c.status.as_ref().and_then(|s| s.phase.as_deref()) == Some("Bound"));
+    assert_eq!(phases.count(), 10);
+    assert_eq!(claims.get("stuck").await.unwrap().metadata.resource_version, before, "nothing was written");
+    assert!(told().await <= 2, "it is said once, and not again with all that happens to others");
+
+    // In use it stays; then its volume waits for the node only.
+    let claim = claims.get("data-0").await.unwrap();
+    claims.delete("data-0", &DeleteParams::default()).await.unwrap();
+    assert!(claims.get("data-0").await.unwrap().metadata.deletion_timestamp.is_some());
+    pods.delete("p0", &DeleteParams::default()).await.unwrap();
+    eventually("the claim gone", async || claims.get_opt("data-0").await.unwrap().is_none().then_some(())).await;
+    let volumes: Api<PersistentVolume> = Api::all(cluster.client.clone());
+    let name = claim.spec.unwrap().volume_name.unwrap();
+    let left = eventually("the volume going", async || {
+        let volume = volumes.get(&name).await.unwrap();
+        volume.metadata.deletion_timestamp.is_some().then_some(volume.metadata.finalizers)
+    });
+    let held = left.await;
+    assert!(held.is_some_and(|f| f.contains(&FINALIZER_LOCAL_PATH.to_string())));
 }

@@ -60,12 +60,12 @@ mod tests {
     #[test]
     fn claims_are_made_once_and_not_taken_over() {
         let pod: Pod = yaml(
-            "metadata: {name: p, namespace: shop, uid: u}\nspec: {containers: [], volumes: [{name: a, emptyDir: {}}, {name: v, ephemeral: {volumeClaimTemplate: {metadata: {labels: {x: y}}, spec: {accessModes: [ReadWriteOnce]}}}}]}",
+            "metadata: {name: p, namespace: shop, uid: u}\nspec: {containers: [], volumes: [{name: a, emptyDir: {}}, {name: v, ephemeral: {volumeClaimTemplate: {metadata: {labels: {x: z}}, spec: {accessModes: [ReadWriteOnce]}}}}]}",
         );
         let none = |_: &str| None::<Arc<PersistentVolumeClaim>>;
         let plan = reconcile(&pod, none);
         let [Action::Create { target, object }] = plan.actions.as_slice() else { panic!("{plan:?}") };
-        assert_eq!((target.name.as_str(), &object["metadata"]["labels"]["x"]), ("p-v", &json!("y")));
+        assert_eq!((target.name.as_str(), &object["metadata"]["labels"]["x"]), ("p-v", &json!("z")));
         assert_eq!(object["metadata"]["ownerReferences"][0]["uid"], "u");
         assert_eq!(object["spec"]["accessModes"], json!(["ReadWriteOnce"]));
         let made: Arc<PersistentVolumeClaim> = Arc::new(serde_json::from_value(object.clone()).unwrap());

@@ -140,6 +140,13 @@ async fn round_trip(resource: &Resource, (api_version, kind, object, status): &E
         s.put(&format!("{one}/finalize"), &ending).await.ok();
         events += 1;
     }
+    let unprotect = json!({"metadata": {"finalizers": null}});
+    let is_protected = !made["metadata"]["finalizers"].is_null();
+    if is_protected {
+        assert!(s.get(&one).await.ok()["metadata"]["deletionTimestamp"].is_string(), "{what}");
+        s.patch(&one, "merge", &unprotect).await.ok();
+        events += 1;
+    }
     s.get(&one).await.err(404);
     let mut seen = Vec::new();
     for _ in 0..=events {
@@ -161,6 +168,9 @@ async fn round_trip(resource: &Resource, (api_version, kind, object, status): &E
     s.delete(&format!("{all}?labelSelector=round%3Dother")).await.ok();
     s.get(&one).await.ok();
     s.delete(&format!("{all}?labelSelector=round%3Done&propagationPolicy=Background")).await.ok();
+    if is_protected {
+        s.patch(&one, "merge", &unprotect).await.ok();
+    }
     s.get(&one).await.err(404);
 }
 
