@@ -60,7 +60,7 @@ impl Visitor {
             while !stopped.load(Ordering::Relaxed) {
                 match http::get(&authority, "/") {
                     Ok((200, body)) if body.contains("Hello from web-") => {
-                        drop(counted.fetch_add(1, Ordering::Relaxed))
+                        counted.fetch_add(1, Ordering::Relaxed);
                     }
                     other => failures.push(format!("{other:?}")),
                 }

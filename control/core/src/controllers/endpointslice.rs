@@ -24,6 +24,9 @@ pub const LABEL_HEADLESS: &str = "service.kubernetes.io/headless";
 /// When to look again for the node of a pod that is bound to an unknown one.
 const NODE_WAIT: Duration = Duration::from_secs(15);
 
+/// Slices with what they are to hold.
+type Filled<'a> = Vec<(&'a EndpointSlice, Vec<Endpoint>)>;
+
 /// Tells a node's zone: `None` if there is no such node, empty if it is in none.
 pub type ZoneOf<'a> = &'a dyn Fn(&str) -> Option<String>;
 
@@ -75,13 +78,10 @@ pub fn reconcile(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSli
     plan
 }
 
-/// A slice that stays, with what it is to hold.
-type Kept<'a> = (&'a EndpointSlice, Vec<Endpoint>);
-
 /// Puts a group's endpoints into its slices with few writes: each stays where it is, new ones go into slices that
 /// change anyway, else all into the fullest that has room for them, else into new ones. Returns the slices that stay
 /// with what they hold, and what new ones hold.
-fn place(group: Vec<&EndpointSlice>, mut wanted: BTreeMap<String, Endpoint>) -> (Vec<Kept<'_>>, Vec<Vec<Endpoint>>) {
+fn place(group: Vec<&EndpointSlice>, mut wanted: BTreeMap<String, Endpoint>) -> (Filled<'_>, Vec<Vec<Endpoint>>) {
     if wanted.is_empty() {
         return match group.first() {
             Some(placeholder) => (vec![(*placeholder, Vec::new())], Vec::new()),

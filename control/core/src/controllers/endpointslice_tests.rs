@@ -127,6 +127,9 @@ fn many_endpoints_are_split() {
     assert!(reconcile(&service(""), &pods, &slices).is_empty());
 }
 
+/// (case, the pods' numbers, the writes: `+` a new slice, `-` a slice that goes, with how many endpoints)
+type Case<'a> = (&'a str, &'a [(usize, usize)], &'a [&'a str]);
+
 #[test]
 fn changes_touch_few_slices() {
     let slices: Vec<_> = [(0, 100), (100, 200), (200, 260), (300, 330)]
@@ -135,9 +138,7 @@ fn changes_touch_few_slices() {
     let all = |ranges: &[(usize, usize)]| -> Vec<Arc<Pod>> {
         ranges.iter().flat_map(|(from, to)| many(*from, *to)).collect()
     };
-    // (case, the pods' numbers, the writes: `+` a new slice, `-` a slice that goes, with how many endpoints)
-    type Case<'a> = (&'a str, &'a [(usize, usize)], &'a [&'a str]);
-    let cases: [Case; 6] = [
+    let cases: [Case<'_>; 6] = [
         ("a few more go where it is fullest", &[(0, 260), (300, 330), (400, 410)], &["s200:70"]),
         ("more than fit anywhere make a new one", &[(0, 260), (300, 330), (400, 480)], &["+80"]),
         ("some go, others come", &[(0, 50), (100, 260), (300, 330), (400, 420)], &["s0:70"]),
