@@ -7,6 +7,7 @@ use copepod_client::Shared;
 use copepod_core::controllers::service_account::ROOT_CA;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
@@ -88,6 +89,7 @@ caches! {
     csi_nodes: CSINode, "csinodes", all;
     jobs: Job, "jobs", all;
     cron_jobs: CronJob, "cronjobs", all;
+    autoscalers: HorizontalPodAutoscaler, "horizontalpodautoscalers", all;
 }
 
 /// All objects of a kind.

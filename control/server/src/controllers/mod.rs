@@ -15,6 +15,7 @@ mod endpoints;
 mod event_ttl;
 mod executor;
 mod garbage;
+mod horizontal_pod_autoscaler;
 mod job;
 mod namespace;
 mod node_lifecycle;
@@ -45,7 +46,7 @@ pub struct Config {
     pub ca_pem: String,
     /// Where the controllers and the scheduler are noted as running.
     pub components: Arc<Components>,
-    /// When Jobs and CronJobs think it is. It must run as fast as the runtime's own clock, by which they wait.
+    /// When Jobs, CronJobs and HorizontalPodAutoscalers think it is. It must run as fast as the runtime's own clock, by which they wait.
     pub clock: Clock,
     /// Seed of back-off jitter.
     pub seed: u64,
@@ -105,6 +106,10 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
     running.push(namespace::run(context("namespace-controller", &named("namespace-controller")), discovery.clone()));
     running.push(resource_quota::run(
         context("resourcequota-controller", &named("resourcequota-controller")),
+        discovery.clone(),
+    ));
+    running.push(horizontal_pod_autoscaler::run(
+        context("horizontal-pod-autoscaler", &named("horizontal-pod-autoscaler")),
         discovery.clone(),
     ));
     running.push(garbage::run(
