@@ -34,6 +34,7 @@ use crate::refs::KubeConfigs;
 use crate::runtime::PodRuntime;
 use crate::service_table::ServiceTable;
 use crate::start::{ServicesOf, Starter};
+use crate::usage::Meter;
 use crate::volumes::local::LocalVolumes;
 use crate::volumes::reclaim;
 use crate::wasm::WasmRuntime;
@@ -179,7 +180,9 @@ impl Agent {
         cluster.follow_network(&config, &fabric, &recorder);
         cluster.follow_pods(&config.node_name, &pods);
         tasks.spawn(node_status::heartbeat(client, registration, node, stop.clone()));
-        tasks.spawn(tunnel::keep_open(kube, server::router(pods.clone()), stop.clone()));
+        let meter = Arc::new(Meter::new(&config.node_name));
+        tasks.spawn(meter.clone().run(pods.clone(), stop.clone()));
+        tasks.spawn(tunnel::keep_open(kube, server::router(pods.clone(), meter), stop.clone()));
         Ok(Self { pods, fabric, stop, tasks })
     }
 

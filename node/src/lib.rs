@@ -37,6 +37,7 @@ pub mod status;
 pub mod streaming;
 pub mod tunnel;
 pub mod unserved;
+pub mod usage;
 pub mod volumes;
 pub mod wasm;
 

@@ -201,6 +201,8 @@ pub struct Usage {
     pub cpu: Duration,
     /// Bytes of memory.
     pub memory: u64,
+    /// Bytes of memory of its whole pod, with the files and buffers that the containers share.
+    pub pod_memory: u64,
 }
 
 /// What a machine can hold.

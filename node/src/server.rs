@@ -21,19 +21,21 @@ use crate::checkpoint::{log_dir, safe};
 use crate::log_reader::{self, LogOptions};
 use crate::observed::{Observed, Stage, init_containers};
 use crate::pods::{Found, Pods};
+use crate::usage::Meter;
 
 /// Pieces of a log on their way to one reader.
 const MAX_PIECES: usize = 4;
 
 /// The routes.
-pub fn router(pods: Arc<Pods>) -> Router {
+pub fn router(pods: Arc<Pods>, meter: Arc<Meter>) -> Router {
+    let statistics = Router::new().route("/stats/summary", get(summary)).with_state((pods.clone(), meter));
     Router::new()
         .route("/healthz", get(|| async { "ok" }))
         .route("/pods", get(list_pods))
-        .route("/stats/summary", get(summary))
         .route("/containerLogs/{namespace}/{pod}/{container}", get(container_logs))
         .merge(crate::exec::routes())
         .with_state(pods)
+        .merge(statistics)
 }
 
 async fn list_pods(State(pods): State<Arc<Pods>>) -> Json<Value> {
@@ -41,28 +43,8 @@ async fn list_pods(State(pods): State<Arc<Pods>>) -> Json<Value> {
     Json(json!({"kind": "PodList", "apiVersion": "v1", "metadata": {}, "items": items}))
 }
 
-async fn summary(State(pods): State<Arc<Pods>>) -> Json<Value> {
-    let now = Timestamp::now().to_string();
-    let list: Vec<Value> = pods
-        .all()
-        .into_iter()
-        .map(|p| {
-            let view = p.view.read();
-            let containers: Vec<Value> = view
-                .handles
-                .iter()
-                .map(|(name, handle)| {
-                    let usage = handle.usage();
-                    json!({"name": name,
-                        "cpu": {"time": now, "usageCoreNanoSeconds": u64::try_from(usage.cpu.as_nanos()).unwrap_or(u64::MAX)},
-                        "memory": {"time": now, "workingSetBytes": usage.memory, "usageBytes": usage.memory}})
-                })
-                .collect();
-            let key = json!({"name": p.key.name, "namespace": p.key.namespace, "uid": p.key.uid});
-            json!({"podRef": key, "containers": containers})
-        })
-        .collect();
-    Json(json!({"pods": list}))
+async fn summary(State((pods, meter)): State<(Arc<Pods>, Arc<Meter>)>) -> Json<Value> {
+    Json(meter.summary(&pods).await)
 }
 
 type Failure = (StatusCode, String);

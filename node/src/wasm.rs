@@ -247,7 +247,8 @@ impl RunningContainer for WasmContainer {
     }
 
     fn usage(&self) -> Usage {
-        Usage { cpu: self.container.cpu_time(), memory: self.container.memory_bytes() }
+        let pod_memory = self.sandbox.memory().used();
+        Usage { cpu: self.container.cpu_time(), memory: self.container.memory_bytes(), pod_memory }
     }
 
     fn exec(&self, spec: ExecSpec) -> Result<Arc<dyn RunningContainer>, RuntimeError> {

@@ -62,6 +62,7 @@ mod priority_level_configuration;
 mod replica_set;
 mod replication_controller;
 mod resource_claim;
+pub mod resource_metrics;
 mod resource_quota;
 mod resource_slice;
 mod reviews;
@@ -165,6 +166,9 @@ pub fn builtin() -> Registry {
         resource_claim::template(),
         device_class::resource(),
         resource_slice::resource(),
+        // After the core group's, so that clients take plain `nodes` and `pods` for those.
+        resource_metrics::nodes(),
+        resource_metrics::pods(),
     ];
     let mut registry = Registry::default();
     kinds.into_iter().flatten().for_each(|kind| registry.add(kind));

@@ -117,6 +117,8 @@ fn every_kind_is_served() {
             "resource.k8s.io/v1, Kind=ResourceClaimTemplate",
             "resource.k8s.io/v1, Kind=DeviceClass",
             "resource.k8s.io/v1, Kind=ResourceSlice",
+            "metrics.k8s.io/v1beta1, Kind=NodeMetrics",
+            "metrics.k8s.io/v1beta1, Kind=PodMetrics",
         ]
     );
     for resource in registry.all() {

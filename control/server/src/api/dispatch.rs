@@ -10,6 +10,7 @@ use axum::extract::State;
 use axum::response::Response;
 use bytes::Bytes;
 use copepod_api::ApiError;
+use copepod_core::kinds::resource_metrics::GROUP;
 use copepod_core::resource::Resource;
 use futures::FutureExt;
 use http::{HeaderMap, Method, StatusCode, header};
@@ -23,7 +24,7 @@ use super::request::{Query, Request, Verb};
 use super::update::Part;
 use super::{
     ApiState, body, component_status, connect, create, delete, discovery, error, eviction, health, log, openapi, parts,
-    patch, pod, present, read, reviews, scale, subresources, update, watch,
+    patch, pod, present, read, resource_metrics, reviews, scale, subresources, update, watch,
 };
 use crate::identity::Identity;
 
@@ -129,6 +130,7 @@ fn is_connection(sub: &str) -> bool {
 /// Calls the handler of a verb on a resource or subresource.
 async fn call(request: &Request, sub: &'static str) -> Result<Response, ApiError> {
     match (sub, request.verb) {
+        ("", Verb::Get | Verb::List) if request.resource.names.group == GROUP => resource_metrics::serve(request).await,
         ("", Verb::Get | Verb::List) if !request.resource.is_stored() => component_status::serve(request),
         ("", Verb::Get) => read::get(request),
         ("", Verb::List) => read::list(request),

@@ -24,6 +24,7 @@ mod log;
 mod managers;
 mod metrics;
 mod node_request;
+mod node_usage;
 mod object;
 mod openapi;
 mod parts;
@@ -33,6 +34,7 @@ mod pod;
 mod present;
 mod read;
 mod request;
+mod resource_metrics;
 mod reviews;
 mod scale;
 mod selector;
@@ -111,6 +113,7 @@ pub struct ApiState {
     pub(crate) metrics: Metrics,
     pub(crate) turns: update::Turns,
     pub(crate) documents: openapi::Documents,
+    pub(crate) usages: node_usage::Usages,
     clock: Clock,
     admission: Vec<Box<dyn Admission>>,
     inflight: Gate,
@@ -133,6 +136,7 @@ impl ApiState {
             metrics: Metrics::default(),
             turns: update::Turns::default(),
             documents: openapi::Documents::default(),
+            usages: node_usage::Usages::default(),
             clock: config.clock,
             admission: admission::chain(config.service_cidr, config.node_ports),
             inflight: Gate::new(MAX_INFLIGHT, limits),

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::BootstrapError;
 
 /// Each served group version but these objects' own, with the priorities of its group and version in discovery.
-const API_SERVICES: [(&str, &str, i64, i64); 21] = [
+const API_SERVICES: [(&str, &str, i64, i64); 22] = [
     ("", "v1", 18_000, 1),
     ("apps", "v1", 17_800, 15),
     ("events.k8s.io", "v1", 17_750, 15),
@@ -38,6 +38,7 @@ const API_SERVICES: [(&str, &str, i64, i64); 21] = [
     ("discovery.k8s.io", "v1", 16_200, 15),
     ("flowcontrol.apiserver.k8s.io", "v1", 16_100, 21),
     ("resource.k8s.io", "v1", 15_900, 15),
+    ("metrics.k8s.io", "v1beta1", 100, 100),
 ];
 
 /// Levels of priority: name, shares of the places, percent of them that may be lent, queues, queues that one flow may

@@ -8,6 +8,7 @@ use copepod_client::Shared;
 use copepod_core::controllers::Target;
 use copepod_core::controllers::service_account::ROOT_CA;
 use k8s_openapi::api::apps::v1::{ControllerRevision, DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::batch::v1::{CronJob, Job};
 use k8s_openapi::api::coordination::v1::Lease;
 use k8s_openapi::api::core::v1::{ConfigMap, Endpoints, Namespace, Node, Pod, ResourceQuota, Service, ServiceAccount};
@@ -97,6 +98,7 @@ caches! {
         csi_nodes: CSINode,
         jobs: Job,
         cron_jobs: CronJob,
+        autoscalers: HorizontalPodAutoscaler,
     }
     part {
         /// Of [`NODE_LEASES`] only.

@@ -16,6 +16,7 @@ mod ephemeral_volumes;
 mod event_ttl;
 mod executor;
 mod garbage;
+mod horizontal_pod_autoscaler;
 mod job;
 mod local_path;
 mod namespace;
@@ -120,6 +121,10 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
     running.push(namespace::run(context("namespace-controller", &named("namespace-controller")), discovery.clone()));
     running.push(resource_quota::run(
         context("resourcequota-controller", &named("resourcequota-controller")),
+        discovery.clone(),
+    ));
+    running.push(horizontal_pod_autoscaler::run(
+        context("horizontal-pod-autoscaler", &named("horizontal-pod-autoscaler")),
         discovery.clone(),
     ));
     running.push(garbage::run(

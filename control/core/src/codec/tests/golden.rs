@@ -29,7 +29,8 @@ fn golden() -> BTreeMap<String, Golden> {
 fn every_kind_reads_and_writes_what_upstream_does() {
     let golden = golden();
     let mut wrong = Vec::new();
-    for resource in kinds::builtin().all() {
+    // Those with a schema of their own are not of the generated data.
+    for resource in kinds::builtin().all().iter().filter(|r| r.schema.source().is_none()) {
         let gvk = resource.gvk();
         let group = if gvk.group.is_empty() { "core" } else { &gvk.group };
         let name = format!("{group}.{}.{}", gvk.version, gvk.kind);

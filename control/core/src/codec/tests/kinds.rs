@@ -149,7 +149,8 @@ fn round_trip(object: &Value) {
 
 #[test]
 fn kinds_as_they_are_created() {
-    for resource in kinds::builtin().all() {
+    // Those with a schema of their own are not of the generated data.
+    for resource in kinds::builtin().all().iter().filter(|r| r.schema.source().is_none()) {
         let gvk = resource.gvk();
         let mut object =
             json!({"apiVersion": gvk.api_version(), "kind": gvk.kind, "metadata": {"name": "a", "uid": "u"}});

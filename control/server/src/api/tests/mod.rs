@@ -16,6 +16,7 @@ mod invented;
 mod lists;
 mod minimal;
 mod pods;
+mod resource_metrics;
 mod services;
 mod upstream;
 mod verbs;

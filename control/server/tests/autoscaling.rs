@@ -1,0 +1,263 @@
+//! HorizontalPodAutoscalers over minutes: controllers, API and metrics of a node that tells what it is told to, on the
+//! runtime's paused clock, which jumps on whenever all is quiet.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests, not only tests")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use copepod_api::names::GROUP_MASTERS;
+use copepod_client::in_process;
+use copepod_server::api::{ApiConfig, ApiState, Clock, router};
+use copepod_server::components::Components;
+use copepod_server::controllers::{Config, start};
+use copepod_server::dialer::{DialError, NodeDialer, NodeStream};
+use copepod_server::identity::Identity;
+use copepod_store::MemoryStore;
+use jiff::Timestamp;
+use k8s_openapi::NamespaceResourceScope;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
+use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
+use kube::{Api, Client};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::task::JoinSet;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// The node of all pods, each of which uses the same.
+struct OneNode {
+    clock: Clock,
+    /// Thousandths of a core.
+    used: AtomicU64,
+    /// Its pods' names.
+    pods: parking_lot::Mutex<Vec<String>>,
+}
+
+#[async_trait]
+impl NodeDialer for OneNode {
+    async fn dial(&self, _: &str) -> Result<Box<dyn NodeStream>, DialError> {
+        let (nanos, time) = (self.used.load(Ordering::Relaxed) * 1_000_000, (self.clock)().to_string());
+        let pod = |name: &String| {
+            let cpu = json!({"time": time, "usageNanoCores": nanos, "windowNanoSeconds": 15_000_000_000_u64});
+            let container = json!({"name": "c", "cpu": cpu, "memory": {"time": time, "workingSetBytes": 1}});
+            json!({"podRef": {"name": name, "namespace": "default"}, "containers": [container]})
+        };
+        let body = json!({"pods": self.pods.lock().iter().map(pod).collect::<Vec<_>>()}).to_string();
+        let (near, mut far) = tokio::io::duplex(1 << 16);
+        tokio::spawn(async move {
+            let (mut head, mut byte) = (Vec::new(), [0u8]);
+            while !head.ends_with(b"\r\n\r\n") && far.read(&mut byte).await.unwrap_or(0) > 0 {
+                head.push(byte[0]);
+            }
+            let answer = format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n{body}", body.len());
+            let _ = far.write_all(answer.as_bytes()).await;
+        });
+        Ok(Box::new(near))
+    }
+}
+
+struct Plane {
+    router: axum::Router,
+    node: Arc<OneNode>,
+    _stop: tokio_util::sync::DropGuard,
+    _controllers: JoinSet<()>,
+}
+
+impl Plane {
+    async fn start() -> Self {
+        let (origin, base): (Timestamp, Instant) = ("2026-11-21T10:00:00Z".parse().unwrap(), Instant::now());
+        let clock: Clock = Arc::new(move || origin + jiff::SignedDuration::try_from(base.elapsed()).unwrap());
+        let node = Arc::new(OneNode { clock: clock.clone(), used: AtomicU64::new(0), pods: Default::default() });
+        let components = Arc::new(Components::default());
+        let state = ApiState::new(ApiConfig {
+            authorizer: copepod_server::authorization::Trusted::shared(),
+            store: Arc::new(MemoryStore::new(Default::default())),
+            registry: copepod_core::kinds::builtin(),
+            components: components.clone(),
+            dialer: node.clone(),
+            clock: clock.clone(),
+            service_cidr: "10.43.0.0/16".parse().unwrap(),
+            node_ports: 30000..=32767,
+            shutdown: CancellationToken::new(),
+        });
+        let router = router(Arc::new(state));
+        let client = |user: &str| in_process(router.clone(), Identity::new(user, &[GROUP_MASTERS]), "test");
+        for name in ["default", "kube-system", "kube-node-lease"] {
+            create(&Api::<Namespace>::all(client("admin")), json!({"metadata": {"name": name}})).await;
+        }
+        let token = CancellationToken::new();
+        let config = Config { ca_pem: "CA".into(), components, clock, seed: 1, profiles: Vec::new() };
+        let (controllers, _) = start(client, config, token.clone());
+        Self { router, node, _stop: token.drop_guard(), _controllers: controllers }
+    }
+
+    fn api<K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
+        let client: Client = in_process(self.router.clone(), Identity::new("admin", &[GROUP_MASTERS]), "test");
+        Api::namespaced(client, "default")
+    }
+
+    /// Lets time pass; every second all pods that are there run, and those that are to end do.
+    async fn pass(&self, seconds: u64) {
+        for _ in 0..seconds {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            let pods = self.api::<Pod>();
+            let all = pods.list(&ListParams::default()).await.unwrap().items;
+            for pod in &all {
+                let name = pod.metadata.name.as_ref().unwrap();
+                if pod.metadata.deletion_timestamp.is_some() {
+                    pods.delete(name, &DeleteParams::default().grace_period(0)).await.unwrap();
+                } else if pod.status.as_ref().and_then(|s| s.phase.as_deref()) != Some("Running") {
+                    // As if it had run for long: its use counts at once.
+                    let long_ago = "2026-11-21T09:00:00Z";
+                    let ready = json!([{"type": "Ready", "status": "True", "lastTransitionTime": long_ago}]);
+                    let status = json!({"phase": "Running", "startTime": long_ago, "conditions": ready});
+                    let patch = Patch::Merge(json!({"status": status}));
+                    pods.patch_status(name, &PatchParams::default(), &patch).await.unwrap();
+                }
+            }
+            *self.node.pods.lock() = all.iter().filter_map(|p| p.metadata.name.clone()).collect();
+        }
+    }
+
+    fn uses(&self, milli: u64) {
+        self.node.used.store(milli, Ordering::Relaxed);
+    }
+
+    async fn replicas(&self) -> i32 {
+        self.api::<Deployment>().get("web").await.unwrap().spec.unwrap().replicas.unwrap()
+    }
+
+    async fn scaler(&self) -> Value {
+        serde_json::to_value(self.api::<HorizontalPodAutoscaler>().get("web").await.unwrap()).unwrap()
+    }
+
+    async fn events(&self) -> Vec<String> {
+        let events = self.api::<Event>().list(&ListParams::default()).await.unwrap().items;
+        let told = |e: Event| format!("{} {}", e.reason.unwrap_or_default(), e.message.unwrap_or_default());
+        events.into_iter().map(told).collect()
+    }
+}
+
+async fn create<K>(api: &Api<K>, object: Value) -> K
+where
+    K: kube::Resource<DynamicType = ()> + DeserializeOwned + serde::Serialize + Clone + std::fmt::Debug,
+{
+    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
+}
+
+fn deployment() -> Value {
+    let container = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": "100m"}}});
+    json!({"metadata": {"name": "web"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}},
+        "template": {"metadata": {"labels": {"app": "web"}},
+            "spec": {"nodeName": "n1", "terminationGracePeriodSeconds": 1, "containers": [container]}}}})
+}
+
+fn scaler(behavior: Value) -> Value {
+    let target = json!({"type": "Utilization", "averageUtilization": 50});
+    let mut object = json!({"metadata": {"name": "web"}, "spec": {"minReplicas": 1, "maxReplicas": 5,
+        "scaleTargetRef": {"apiVersion": "apps/v1", "kind": "Deployment", "name": "web"},
+        "metrics": [{"type": "Resource", "resource": {"name": "cpu", "target": target}}]}});
+    if !behavior.is_null() {
+        object["spec"]["behavior"] = behavior;
+    }
+    object
+}
+
+#[tokio::test(start_paused = true)]
+async fn pods_come_with_use_and_go_after_five_minutes_without() {
+    let plane = Plane::start().await;
+    // Its target comes later: it says so, and finds it then.
+    create::<HorizontalPodAutoscaler>(&plane.api(), scaler(Value::Null)).await;
+    plane.pass(2).await;
+    let condition = &plane.scaler().await["status"]["conditions"][0];
+    assert_eq!((&condition["type"], &condition["reason"]), (&json!("AbleToScale"), &json!("FailedGetScale")));
+    let message = "the HPA controller was unable to get the target's current scale: deployments.apps \"web\" not found";
+    assert_eq!(condition["message"], message);
+    let before = plane.scaler().await["metadata"]["resourceVersion"].clone();
+    plane.pass(60).await;
+    assert_eq!(plane.scaler().await["metadata"]["resourceVersion"], before, "it is not told again and again");
+
+    plane.uses(50);
+    create::<Deployment>(&plane.api(), deployment()).await;
+    plane.pass(40).await;
+    assert_eq!(plane.replicas().await, 1);
+    let status = plane.scaler().await["status"].clone();
+    assert_eq!(
+        status["currentMetrics"][0]["resource"]["current"],
+        json!({"averageUtilization": 50, "averageValue": "50m"})
+    );
+    let before = plane.scaler().await["metadata"]["resourceVersion"].clone();
+    plane.pass(120).await;
+    assert_eq!(plane.scaler().await["metadata"]["resourceVersion"], before, "nothing changes, nothing is written");
+
+    plane.uses(100);
+    let mut waited = 0;
+    while plane.replicas().await == 1 {
+        plane.pass(1).await;
+        waited += 1;
+        assert!(waited < 30, "it looks every 15 seconds, at answers of 5 seconds at most");
+    }
+    assert_eq!(plane.replicas().await, 2);
+    plane.pass(60).await;
+    assert_eq!(plane.replicas().await, 5, "no more than the most");
+    let status = plane.scaler().await["status"].clone();
+    assert_eq!((&status["currentReplicas"], &status["desiredReplicas"]), (&json!(5), &json!(5)));
+
+    plane.uses(0);
+    plane.pass(270).await;
+    assert_eq!(plane.replicas().await, 5, "what was proposed in the last five minutes holds");
+    plane.pass(60).await;
+    assert_eq!(plane.replicas().await, 1);
+    let events = plane.events().await;
+    for event in [
+        "SuccessfulRescale New size: 2; reason: cpu resource utilization (percentage of request) above target",
+        "SuccessfulRescale New size: 1; reason: All metrics below target",
+    ] {
+        assert!(events.iter().any(|e| e == event), "{event}: {events:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn rules_bound_the_pace_and_a_failing_metric_stops_it() {
+    let plane = Plane::start().await;
+    let pods = |value: i32| json!([{"type": "Pods", "value": value, "periodSeconds": 60}]);
+    let behavior =
+        json!({"scaleUp": {"policies": pods(1)}, "scaleDown": {"policies": pods(2), "stabilizationWindowSeconds": 0}});
+    plane.uses(500);
+    create::<Deployment>(&plane.api(), deployment()).await;
+    plane.pass(5).await;
+    create::<HorizontalPodAutoscaler>(&plane.api(), scaler(behavior)).await;
+    plane.pass(5).await;
+    assert_eq!(plane.replicas().await, 2);
+    plane.pass(45).await;
+    assert_eq!(plane.replicas().await, 2, "one pod a minute");
+    let limited = plane.scaler().await["status"]["conditions"][2].clone();
+    assert_eq!((&limited["type"], &limited["reason"]), (&json!("ScalingLimited"), &json!("ScaleUpLimit")));
+    plane.pass(30).await;
+    assert_eq!(plane.replicas().await, 3);
+    plane.pass(150).await;
+    assert_eq!(plane.replicas().await, 5);
+
+    // Another one for the same pods: neither acts any more.
+    let mut rival = scaler(Value::Null);
+    rival["metadata"]["name"] = json!("rival");
+    create::<HorizontalPodAutoscaler>(&plane.api(), rival).await;
+    plane.uses(0);
+    plane.pass(90).await;
+    assert_eq!(plane.replicas().await, 5);
+    let active = plane.scaler().await["status"]["conditions"][1].clone();
+    assert_eq!(
+        active["message"],
+        "pods by selector app=web are controlled by multiple HPAs: [default/rival default/web]"
+    );
+    plane.api::<HorizontalPodAutoscaler>().delete("rival", &DeleteParams::default()).await.unwrap();
+    plane.pass(20).await;
+    assert_eq!(plane.replicas().await, 3, "two pods a minute");
+    plane.pass(80).await;
+    assert_eq!(plane.replicas().await, 1);
+}
