@@ -10,6 +10,8 @@ thread_local! {
 /// Lets all randomness of this thread follow from `seed`; it must not have used any yet.
 pub fn seed_thread(seed: u64) {
     STATE.set(seed);
+    // It seeds itself by the time else.
+    fastrand::seed(seed);
 }
 
 /// SplitMix64, <https://prng.di.unimi.it/splitmix64.c>.

@@ -33,7 +33,7 @@ pub const SMALL: Size =
 
 /// A large one.
 pub const LARGE: Size =
-    Size { nodes: (250, 250), workloads: (3, 3), replicas: 100, steps: (5, 5), heartbeat: Duration::from_secs(30) };
+    Size { nodes: (200, 200), workloads: (3, 3), replicas: 40, steps: (3, 3), heartbeat: Duration::from_secs(30) };
 
 /// How long healing may take: controllers and scheduler back off from what failed, up to 15 minutes.
 const HEALING: u64 = 2400;
@@ -263,7 +263,7 @@ impl Scenario {
     async fn fail_pod(&mut self) {
         let Some(pod) = self.some_pod() else { return };
         self.note(format!("pod {pod} fails"));
-        let status = json!({"status": {"phase": "Failed", "reason": "Evicted"}});
+        let status = json!({"status": {"phase": "Failed", "reason": "Evicted", "conditions": [{"type": "Ready", "status": "False"}]}});
         self.cluster.send("PATCH", &format!("/api/v1/namespaces/default/pods/{pod}/status"), &status).await;
     }
 

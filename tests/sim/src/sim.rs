@@ -2,7 +2,8 @@
 //! nodes, in one thread on a paused clock. Faults first, then healing; every commit is held against the promises, and in
 //! the end all is as asked for and nothing more is written.
 //!
-//! `COPEPOD_SIM_SEED=n` runs one seed again, `COPEPOD_SIM_SEEDS=n` runs so many, `COPEPOD_SIM_TRACE=1` prints each commit.
+//! `COPEPOD_SIM_SEED=n` runs one seed again, `COPEPOD_SIM_SEEDS=n` runs so many, `COPEPOD_SIM_TRACE=1` prints each request and
+//! commit.
 
 mod cluster;
 mod entropy;
@@ -112,7 +113,7 @@ fn hundreds_of_nodes_keep_their_promises_and_heal() {
 
 #[test]
 fn a_seed_comes_out_the_same_each_time() {
-    let digests = [7, 8, 7].map(|seed| {
+    let digests = [39, 8, 39].map(|seed| {
         let (passed, printed) = runner::run_apart(SMALL, seed);
         assert!(passed, "{printed}");
         let digest = printed.lines().find_map(|line| line.split_once(" digest "));

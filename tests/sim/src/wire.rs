@@ -64,6 +64,9 @@ struct State {
 pub struct Wire {
     state: Mutex<State>,
     random: Mutex<StdRng>,
+    start: Instant,
+    /// Whether requests are printed.
+    trace: bool,
 }
 
 /// How long watches stand still at most: less than a controller waits to see what it wrote.
@@ -81,7 +84,9 @@ enum Fate {
 impl Wire {
     /// A way to nowhere yet.
     pub fn new(seed: u64) -> Arc<Self> {
-        Arc::new(Self { state: Mutex::default(), random: Mutex::new(StdRng::seed_from_u64(seed ^ 0x77_1e)) })
+        let random = Mutex::new(StdRng::seed_from_u64(seed ^ 0x77_1e));
+        let trace = std::env::var_os("COPEPOD_SIM_TRACE").is_some();
+        Arc::new(Self { state: Mutex::default(), random, start: Instant::now(), trace })
     }
     /// Leads to this server from now on.
     pub fn connect(&self, router: Option<Router>) {
@@ -212,6 +217,9 @@ impl Service<Request<kube::client::Body>> for End {
 impl End {
     async fn send(&self, request: Request<kube::client::Body>) -> Result<Response<Body>, BoxError> {
         let (fate, delay) = self.wire.fate(request.method());
+        if self.wire.trace {
+            println!("{:?} {} {}", Instant::now() - self.wire.start, request.method(), request.uri());
+        }
         if !delay.is_zero() {
             tokio::time::sleep(delay).await;
         }

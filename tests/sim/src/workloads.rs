@@ -65,7 +65,8 @@ pub fn workload(kind: Kind, name: &str, replicas: i64, random: &mut StdRng) -> V
         pod["nodeSelector"] = json!({"disk": "ssd"});
     }
     if random.random_bool(0.2) {
-        pod["terminationGracePeriodSeconds"] = json!(random.random_range(0..5));
+        // Never 0, which would end an object before its containers.
+        pod["terminationGracePeriodSeconds"] = json!(random.random_range(1..5));
     }
     let labels = json!({"app": name});
     let mut spec =
