@@ -158,7 +158,7 @@ pub fn reconcile(
             if proposal > current { format!("{metric} above target") } else { "All metrics below target".into() };
         (limited.replicas, reason)
     };
-    let rescale = (desired != current).then(|| Rescale { from: current, to: desired, reason });
+    let rescale = (desired != current).then_some(Rescale { from: current, to: desired, reason });
     pass.status.current_replicas = Some(current);
     pass.status.desired_replicas = desired;
     pass.status.current_metrics = metrics;
