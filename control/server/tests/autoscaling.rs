@@ -91,7 +91,8 @@ impl Plane {
             create(&Api::<Namespace>::all(client("admin")), json!({"metadata": {"name": name}})).await;
         }
         let token = CancellationToken::new();
-        let config = Config { ca_pem: "CA".into(), components, clock, seed: 1, profiles: Vec::new() };
+        let config =
+            Config { ca_pem: "CA".into(), components, clock, seed: 1, profiles: Vec::new(), terminated_pods: 100 };
         let (controllers, _) = start(client, config, token.clone());
         Self { router, node, _stop: token.drop_guard(), _controllers: controllers }
     }

@@ -135,6 +135,7 @@ impl Cluster {
             clock: self.clock.clone(),
             seed: self.seed ^ self.starts,
             profiles: vec![Profile::default()],
+            terminated_pods: 12_500,
         };
         let (tasks, _) = start(clients, config, token.clone());
         self.plane = Some(Plane { token, _tasks: tasks });

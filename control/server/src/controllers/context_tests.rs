@@ -25,6 +25,7 @@ fn context(caches: Arc<Caches>, tasks: &mut JoinSet<()>) -> Context {
         clock: system_clock(),
         seed: 1,
         profiles: Vec::new(),
+        terminated_pods: 1,
     };
     Context::new(kube::Client::new(service, "shop"), "test", caches, &config, CancellationToken::new(), tasks)
 }

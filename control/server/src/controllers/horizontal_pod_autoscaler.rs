@@ -109,21 +109,21 @@ async fn reconcile(context: &Context, discovery: &Discovery, remembered: &Rememb
     let Decision { plan, rescale } = remembered.with(key, |memory| decide::reconcile(scaler, &observed, memory, now));
     let (outcome, written, failure) = apply(context, scaler, &plan).await;
     let Some(rescale) = rescale else { return outcome };
-    if written.contains_key(&resource.resource) {
+    if written.iter().any(|(target, _)| target.gvr == resource) {
         remembered.with(key, |memory| memory.rescaled(rescale.from, rescale.to, now));
         return outcome;
     }
-    let Some(Failure::Refused { error, .. }) = failure else { return outcome };
-    let plan = decide::refused(scaler, &rescale, &explain(&error), now);
+    let Some(Failure::Refused(refusal)) = failure else { return outcome };
+    let plan = decide::refused(scaler, &rescale, &explain(&refusal.error), now);
     apply(context, scaler, &plan).await.0
 }
 
-/// Writes; returns also the revisions that were written, by resource.
+/// Writes; returns also the revisions that were written.
 async fn apply(
     context: &Context,
     scaler: &HorizontalPodAutoscaler,
     plan: &Plan,
-) -> (Outcome, BTreeMap<String, u64>, Option<Failure>) {
+) -> (Outcome, Vec<(Target, u64)>, Option<Failure>) {
     let subject = about("autoscaling/v2", "HorizontalPodAutoscaler", &scaler.metadata);
     let (writes, outcome, failure) = context.apply(plan, &subject, "").await;
     (outcome, writes.revisions, failure)
