@@ -195,7 +195,7 @@ fn a_volume_is_reserved_for_one_claim_as_it_was_seen() {
         panic!()
     };
     let actions = writes::claims(&user("one"), |claim| Some(claim.into()), &steps);
-    let [crate::controllers::Action::Patch { target, patch, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    let [Action::Patch { target, patch, .. }] = actions.as_slice() else { panic!("{actions:?}") };
     assert_eq!(target.name, "big");
     assert_eq!((&patch["metadata"]["uid"], &patch["metadata"]["resourceVersion"]), (&json!("u-big"), &json!("7")));
 
