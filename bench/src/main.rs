@@ -5,6 +5,7 @@
 mod api;
 mod cluster;
 mod etcd;
+mod events;
 mod fanout;
 mod http;
 mod load;
@@ -63,13 +64,7 @@ enum Bench {
     #[command(subcommand, hide = true)]
     Child(runtime::Child),
     /// Controllers and the scheduler.
-    Workloads {
-        #[command(flatten)]
-        tools: Tools,
-        /// Run only the parts whose names contain this.
-        #[arg(long, default_value = "")]
-        only: String,
-    },
+    Workloads(workloads::Options),
 }
 
 /// The programs and files that all benchmarks use.
@@ -92,6 +87,6 @@ fn main() -> Result<()> {
         Bench::Api { tools, etcd, only } => api::run(&tools, etcd.as_deref(), &only),
         Bench::Runtime(options) => runtime::run(&options),
         Bench::Child(child) => runtime::run_child(&child),
-        Bench::Workloads { tools, only } => workloads::run(&tools, &only),
+        Bench::Workloads(options) => workloads::run(&options),
     }
 }

@@ -58,11 +58,12 @@ impl Target {
         Ok(Self { address, tls: Some((Arc::new(tls), ServerName::try_from(host.to_string())?)) })
     }
 
-    /// A request in HTTP/1.1; a body is JSON.
+    /// A request in HTTP/1.1; a body is JSON, a PATCH's a merge patch.
     pub fn request(&self, method: &str, path: &str, body: &str) -> Vec<u8> {
         let mut text = format!("{method} {path} HTTP/1.1\r\nhost: {}\r\nuser-agent: bench/1\r\n", self.address);
         if !body.is_empty() {
-            text += &format!("content-type: application/json\r\ncontent-length: {}\r\n", body.len());
+            let kind = if method == "PATCH" { "application/merge-patch+json" } else { "application/json" };
+            text += &format!("content-type: {kind}\r\ncontent-length: {}\r\n", body.len());
         }
         (text + "\r\n" + body).into_bytes()
     }

@@ -46,7 +46,10 @@ pub fn run(root: &Path, name: &str, only: Option<&str>, quick: bool) -> Result<(
             options.push(("--guests", guests::build(root)?));
             ("--wasmtime", wasmtime(root))
         }
-        "workloads" => ("", Err(anyhow::anyhow!("it is measured alone"))),
+        "workloads" => {
+            options.push(("--component", guests::build(root)?.join("hello.wasm")));
+            ("", Err(anyhow::anyhow!("it is measured alone")))
+        }
         other => bail!("no benchmark is called {other}: there are `spine`, `api`, `runtime` and `workloads`"),
     };
     match peer {

@@ -55,7 +55,7 @@ enum Task {
         /// Run only the parts whose names contain this (api, runtime, workloads).
         #[arg(long)]
         only: Option<String>,
-        /// A few iterations of everything (runtime): shows that it works.
+        /// A few iterations of everything (runtime, workloads): shows that it works.
         #[arg(long)]
         quick: bool,
     },
