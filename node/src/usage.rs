@@ -235,7 +235,7 @@ mod tests {
     fn rates_are_over_the_kept_samples() {
         let start = Instant::now();
         let mut samples = Samples::default();
-        let mut add = |samples: &mut Samples, second: u32, instance: u32, used_ms: u64| {
+        let add = |samples: &mut Samples, second: u32, instance: u32, used_ms: u64| {
             let instances = [(key(instance), Duration::from_millis(used_ms))].into();
             samples.add(Sample { at: start + SECOND * second, machine: Some(SECOND * second / 2), instances });
         };
