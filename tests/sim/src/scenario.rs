@@ -31,9 +31,9 @@ pub struct Size {
 pub const SMALL: Size =
     Size { nodes: (4, 8), workloads: (1, 3), replicas: 6, steps: (4, 9), heartbeat: Duration::from_secs(15) };
 
-/// A large one.
+/// A larger one.
 pub const LARGE: Size =
-    Size { nodes: (200, 200), workloads: (3, 3), replicas: 40, steps: (3, 3), heartbeat: Duration::from_secs(30) };
+    Size { nodes: (100, 100), workloads: (3, 3), replicas: 20, steps: (2, 2), heartbeat: Duration::from_secs(30) };
 
 /// How long healing may take: controllers and scheduler back off from what failed, up to 15 minutes.
 const HEALING: u64 = 2400;
@@ -228,11 +228,7 @@ impl Scenario {
         self.note(format!("drain {node}"));
         self.set_unschedulable(&node, true).await;
         for _ in 0..8 {
-            let world = self.cluster.world.lock();
-            let movable = |p: &&Value| owner(p).is_none_or(|o| o["kind"] != "DaemonSet");
-            let there = world.pods().filter(|p| text(p, "/spec/nodeName") == node && active(p)).filter(movable);
-            let names: Vec<String> = there.map(|p| name(p).to_string()).collect();
-            drop(world);
+            let names = self.movable_on(&node);
             if names.is_empty() {
                 break;
             }
@@ -245,6 +241,24 @@ impl Scenario {
             }
             self.cluster.live(5).await;
         }
+    }
+
+    /// The pods that a drain takes from a node.
+    fn movable_on(&self, node: &str) -> Vec<String> {
+        let world = self.cluster.world.lock();
+        let movable = |p: &&Value| owner(p).is_none_or(|o| o["kind"] != "DaemonSet");
+        let there = world.pods().filter(|p| text(p, "/spec/nodeName") == node && active(p)).filter(movable);
+        there.map(|p| name(p).to_string()).collect()
+    }
+
+    /// The pods of StatefulSets whose images are bad.
+    fn stuck(&self) -> Vec<String> {
+        let world = self.cluster.world.lock();
+        let stuck = world.pods().filter(|p| {
+            let image = text(p, "/spec/containers/0/image");
+            !image.starts_with("ok:") && owner(p).is_some_and(|o| o["kind"] == "StatefulSet") && !is(p, "Ready")
+        });
+        stuck.map(|p| name(p).to_string()).collect()
     }
 
     fn some_pod(&mut self) -> Option<String> {
@@ -308,14 +322,7 @@ impl Scenario {
         }
         // A StatefulSet leaves a pod that was never ready to people.
         self.cluster.live(5).await;
-        let world = self.cluster.world.lock();
-        let stuck = world.pods().filter(|p| {
-            let image = text(p, "/spec/containers/0/image");
-            !image.starts_with("ok:") && owner(p).is_some_and(|o| o["kind"] == "StatefulSet") && !is(p, "Ready")
-        });
-        let stuck: Vec<String> = stuck.map(|p| name(p).to_string()).collect();
-        drop(world);
-        for pod in stuck {
+        for pod in self.stuck() {
             self.cluster.send("DELETE", &format!("/api/v1/namespaces/default/pods/{pod}"), &Value::Null).await;
         }
     }

@@ -107,7 +107,7 @@ async fn large(seed: u64, log: Log) {
 }
 
 #[test]
-fn hundreds_of_nodes_keep_their_promises_and_heal() {
+fn a_hundred_nodes_keep_their_promises_and_heal() {
     assert!(runner::run_here(1, large));
 }
 

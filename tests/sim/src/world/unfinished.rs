@@ -15,10 +15,8 @@ impl World {
             if going(object) {
                 left.push(format!("{key} is still going"));
             }
-            if let Some(owner) = owner(object).filter(|_| !over(object)) {
-                if !there.contains(text(owner, "/uid")) {
-                    left.push(format!("{key} has lost its {}", text(owner, "/kind")));
-                }
+            if let Some(owner) = owner(object).filter(|o| !over(object) && !there.contains(text(o, "/uid"))) {
+                left.push(format!("{key} has lost its {}", text(owner, "/kind")));
             }
         }
         for (key, object) in &self.objects {
