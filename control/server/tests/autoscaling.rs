@@ -19,7 +19,8 @@ use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
-use k8s_openapi::api::core::v1::{Event, Namespace, Pod};
+use k8s_openapi::api::coordination::v1::Lease;
+use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
 use kube::{Api, Client};
 use serde::de::DeserializeOwned;
@@ -90,6 +91,12 @@ impl Plane {
         for name in ["default", "kube-system", "kube-node-lease"] {
             create(&Api::<Namespace>::all(client("admin")), json!({"metadata": {"name": name}})).await;
         }
+        let nodes: Api<Node> = Api::all(client("admin"));
+        create(&nodes, json!({"metadata": {"name": "n1"}})).await;
+        let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
+        nodes.patch_status("n1", &PatchParams::default(), &Patch::Merge(ready)).await.unwrap();
+        let leases: Api<Lease> = Api::namespaced(client("admin"), "kube-node-lease");
+        create(&leases, json!({"metadata": {"name": "n1"}})).await;
         let token = CancellationToken::new();
         let config =
             Config { ca_pem: "CA".into(), components, clock, seed: 1, profiles: Vec::new(), terminated_pods: 100 };
@@ -102,10 +109,14 @@ impl Plane {
         Api::namespaced(client, "default")
     }
 
-    /// Lets time pass; every second all pods that are there run, and those that are to end do.
+    /// Lets time pass; every second the node says that it is there, all its pods run, and those that are to end do.
     async fn pass(&self, seconds: u64) {
+        let client: Client = in_process(self.router.clone(), Identity::new("admin", &[GROUP_MASTERS]), "test");
+        let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
         for _ in 0..seconds {
             tokio::time::sleep(Duration::from_secs(1)).await;
+            let renewed = json!({"spec": {"renewTime": format!("{:.6}", (self.node.clock)())}});
+            leases.patch("n1", &PatchParams::default(), &Patch::Merge(renewed)).await.unwrap();
             let pods = self.api::<Pod>();
             let all = pods.list(&ListParams::default()).await.unwrap().items;
             for pod in &all {

@@ -69,8 +69,8 @@ pub struct Wire {
     trace: bool,
 }
 
-/// How long watches stand still at most: less than a controller waits to see what it wrote.
-pub const LONGEST_STALL: Duration = Duration::from_secs(3);
+/// How long watches stand still at most. Controllers wait for what they wrote however long that takes.
+pub const LONGEST_STALL: Duration = Duration::from_secs(30);
 
 /// What stands still lets go after this; also for how long after the last fault its effects may show.
 pub const AFTERMATH: Duration = Duration::from_secs(90);
