@@ -549,6 +549,10 @@ async fn quotas_bound_a_namespace_and_free_what_is_gone() {
     used("count/configmaps", "3").await;
     maps.delete("a", &DeleteParams::default()).await.unwrap();
     used("count/configmaps", "2").await;
+    // A count that is wrong is set right, though no object comes or goes.
+    let wrong = Patch::Merge(json!({"status": {"used": {"count/configmaps": "3"}}}));
+    quotas.patch_status("q", &PatchParams::default(), &wrong).await.unwrap();
+    used("count/configmaps", "2").await;
     let claims = cluster.api::<PersistentVolumeClaim>();
     let claim = json!({"metadata": {"name": "c"}, "spec": {"accessModes": ["ReadWriteOnce"],
         "resources": {"requests": {"storage": "1Gi"}}}});

@@ -1,5 +1,8 @@
 //! Drives the quota decision: when a quota changes, and when something that it counts is gone, ends or changes.
 
+use std::sync::Arc;
+use std::time::Duration;
+
 use copepod_api::{GroupResource, Gvr};
 use copepod_client::{Key, Outcome, WorkQueue};
 use copepod_core::controllers::resource_quota::{MEASURED, Observed, concerns, is_stale, reconcile};
@@ -13,6 +16,9 @@ use super::caches::Caches;
 use super::context::{Context, Running, about, add_all};
 use super::discovery::Discovery;
 
+/// How soon after a quota's usage changed it is counted anew: an object may be seen to go before the charge for it is
+/// seen, and then nothing else would tell that the charge is void.
+const SETTLED: Duration = Duration::from_secs(1);
 /// Objects read at once where all must be looked at.
 const PAGE: usize = 500;
 
@@ -24,6 +30,10 @@ pub(super) fn run(context: Context, discovery: Discovery) -> Running {
     caches.quotas.on_change(move |change| {
         let stale = change.new.as_ref().filter(|quota| change.old.is_none() || is_stale(&meta::value(&***quota)));
         add_all(&q, stale.map(|quota| Key::of(&**quota)));
+        let used = |quota: &Option<Arc<ResourceQuota>>| quota.as_ref().and_then(|q| q.status.as_ref()?.used.clone());
+        if let Some(quota) = change.new.as_ref().filter(|_| used(&change.new) != used(&change.old)) {
+            q.add_after(Key::of(&**quota), SETTLED);
+        }
     });
     let (q, c) = (queue.clone(), caches.clone());
     caches.gone.on(move |gvr, gone| look(&q, &c, gvr, meta::text(&gone.namespace)));
@@ -64,7 +74,7 @@ fn group_resource(gvr: &Gvr) -> GroupResource {
 async fn recalculate(context: &Context, discovery: &Discovery, key: &Key) -> Outcome {
     let caches = &context.caches;
     let Some(typed) = caches.quotas.get(key) else { return Outcome::Done };
-    let namespace: Option<std::sync::Arc<Namespace>> = caches.namespaces.get(&Key::new("", &key.namespace));
+    let namespace: Option<Arc<Namespace>> = caches.namespaces.get(&Key::new("", &key.namespace));
     if namespace.is_some_and(|n| n.metadata.deletion_timestamp.is_some()) {
         return Outcome::Done;
     }
