@@ -2,33 +2,25 @@
 //! runtime's paused clock, which jumps on whenever all is quiet.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "helpers of tests, not only tests")]
 
+mod plane;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use copepod_api::names::GROUP_MASTERS;
-use copepod_client::in_process;
-use copepod_server::api::{ApiConfig, ApiState, Clock, router};
-use copepod_server::components::Components;
-use copepod_server::controllers::{Config, start};
+use copepod_server::api::Clock;
 use copepod_server::dialer::{DialError, NodeDialer, NodeStream};
-use copepod_server::identity::Identity;
-use copepod_store::MemoryStore;
-use jiff::Timestamp;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::autoscaling::v2::HorizontalPodAutoscaler;
 use k8s_openapi::api::coordination::v1::Lease;
-use k8s_openapi::api::core::v1::{Event, Namespace, Node, Pod};
-use kube::api::{DeleteParams, ListParams, Patch, PatchParams, PostParams};
-use kube::{Api, Client};
-use serde::de::DeserializeOwned;
+use k8s_openapi::api::core::v1::{Event, Node, Pod};
+use kube::Api;
+use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
+use plane::{Plane, create};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::task::JoinSet;
-use tokio::time::Instant;
-use tokio_util::sync::CancellationToken;
 
 /// The node of all pods, each of which uses the same.
 struct OneNode {
@@ -62,57 +54,35 @@ impl NodeDialer for OneNode {
     }
 }
 
-struct Plane {
-    router: axum::Router,
+/// A control plane with that node.
+struct Site {
+    plane: Plane,
     node: Arc<OneNode>,
-    _stop: tokio_util::sync::DropGuard,
-    _controllers: JoinSet<()>,
 }
 
-impl Plane {
+impl Site {
     async fn start() -> Self {
-        let (origin, base): (Timestamp, Instant) = ("2026-11-21T10:00:00Z".parse().unwrap(), Instant::now());
-        let clock: Clock = Arc::new(move || origin + jiff::SignedDuration::try_from(base.elapsed()).unwrap());
-        let node = Arc::new(OneNode { clock: clock.clone(), used: AtomicU64::new(0), pods: Default::default() });
-        let components = Arc::new(Components::default());
-        let state = ApiState::new(ApiConfig {
-            authorizer: copepod_server::authorization::Trusted::shared(),
-            store: Arc::new(MemoryStore::new(Default::default())),
-            registry: copepod_core::kinds::builtin(),
-            components: components.clone(),
-            dialer: node.clone(),
-            clock: clock.clone(),
-            service_cidr: "10.43.0.0/16".parse().unwrap(),
-            node_ports: 30000..=32767,
-            shutdown: CancellationToken::new(),
-        });
-        let router = router(Arc::new(state));
-        let client = |user: &str| in_process(router.clone(), Identity::new(user, &[GROUP_MASTERS]), "test");
-        for name in ["default", "kube-system", "kube-node-lease"] {
-            create(&Api::<Namespace>::all(client("admin")), json!({"metadata": {"name": name}})).await;
-        }
-        let nodes: Api<Node> = Api::all(client("admin"));
+        let mut node = None;
+        let plane = Plane::start_with("2026-11-21T10:00:00Z", |clock| {
+            node.insert(Arc::new(OneNode { clock, used: AtomicU64::new(0), pods: Default::default() })).clone()
+        })
+        .await;
+        let nodes: Api<Node> = Api::all(plane.client("admin"));
         create(&nodes, json!({"metadata": {"name": "n1"}})).await;
         let ready = json!({"status": {"conditions": [{"type": "Ready", "status": "True"}]}});
         nodes.patch_status("n1", &PatchParams::default(), &Patch::Merge(ready)).await.unwrap();
-        let leases: Api<Lease> = Api::namespaced(client("admin"), "kube-node-lease");
+        let leases: Api<Lease> = Api::namespaced(plane.client("admin"), "kube-node-lease");
         create(&leases, json!({"metadata": {"name": "n1"}})).await;
-        let token = CancellationToken::new();
-        let config =
-            Config { ca_pem: "CA".into(), components, clock, seed: 1, profiles: Vec::new(), terminated_pods: 100 };
-        let (controllers, _) = start(client, config, token.clone());
-        Self { router, node, _stop: token.drop_guard(), _controllers: controllers }
+        Self { plane, node: node.unwrap() }
     }
 
     fn api<K: kube::Resource<Scope = NamespaceResourceScope, DynamicType = ()>>(&self) -> Api<K> {
-        let client: Client = in_process(self.router.clone(), Identity::new("admin", &[GROUP_MASTERS]), "test");
-        Api::namespaced(client, "default")
+        self.plane.api()
     }
 
     /// Lets time pass; every second the node says that it is there, all its pods run, and those that are to end do.
     async fn pass(&self, seconds: u64) {
-        let client: Client = in_process(self.router.clone(), Identity::new("admin", &[GROUP_MASTERS]), "test");
-        let leases: Api<Lease> = Api::namespaced(client, "kube-node-lease");
+        let leases: Api<Lease> = Api::namespaced(self.plane.client("admin"), "kube-node-lease");
         for _ in 0..seconds {
             tokio::time::sleep(Duration::from_secs(1)).await;
             let renewed = json!({"spec": {"renewTime": format!("{:.6}", (self.node.clock)())}});
@@ -155,13 +125,6 @@ impl Plane {
     }
 }
 
-async fn create<K>(api: &Api<K>, object: Value) -> K
-where
-    K: kube::Resource<DynamicType = ()> + DeserializeOwned + serde::Serialize + Clone + std::fmt::Debug,
-{
-    api.create(&PostParams::default(), &serde_json::from_value(object).unwrap()).await.unwrap()
-}
-
 fn deployment() -> Value {
     let container = json!({"name": "c", "image": "i", "resources": {"requests": {"cpu": "100m"}}});
     json!({"metadata": {"name": "web"}, "spec": {"replicas": 1, "selector": {"matchLabels": {"app": "web"}},
@@ -182,50 +145,50 @@ fn scaler(behavior: Value) -> Value {
 
 #[tokio::test(start_paused = true)]
 async fn pods_come_with_use_and_go_after_five_minutes_without() {
-    let plane = Plane::start().await;
+    let site = Site::start().await;
     // Its target comes later: it says so, and finds it then.
-    create::<HorizontalPodAutoscaler>(&plane.api(), scaler(Value::Null)).await;
-    plane.pass(2).await;
-    let condition = &plane.scaler().await["status"]["conditions"][0];
+    create::<HorizontalPodAutoscaler>(&site.api(), scaler(Value::Null)).await;
+    site.pass(2).await;
+    let condition = &site.scaler().await["status"]["conditions"][0];
     assert_eq!((&condition["type"], &condition["reason"]), (&json!("AbleToScale"), &json!("FailedGetScale")));
     let message = "the HPA controller was unable to get the target's current scale: deployments.apps \"web\" not found";
     assert_eq!(condition["message"], message);
-    let before = plane.scaler().await["metadata"]["resourceVersion"].clone();
-    plane.pass(60).await;
-    assert_eq!(plane.scaler().await["metadata"]["resourceVersion"], before, "it is not told again and again");
+    let before = site.scaler().await["metadata"]["resourceVersion"].clone();
+    site.pass(60).await;
+    assert_eq!(site.scaler().await["metadata"]["resourceVersion"], before, "it is not told again and again");
 
-    plane.uses(50);
-    create::<Deployment>(&plane.api(), deployment()).await;
-    plane.pass(40).await;
-    assert_eq!(plane.replicas().await, 1);
-    let status = plane.scaler().await["status"].clone();
+    site.uses(50);
+    create::<Deployment>(&site.api(), deployment()).await;
+    site.pass(40).await;
+    assert_eq!(site.replicas().await, 1);
+    let status = site.scaler().await["status"].clone();
     assert_eq!(
         status["currentMetrics"][0]["resource"]["current"],
         json!({"averageUtilization": 50, "averageValue": "50m"})
     );
-    let before = plane.scaler().await["metadata"]["resourceVersion"].clone();
-    plane.pass(120).await;
-    assert_eq!(plane.scaler().await["metadata"]["resourceVersion"], before, "nothing changes, nothing is written");
+    let before = site.scaler().await["metadata"]["resourceVersion"].clone();
+    site.pass(120).await;
+    assert_eq!(site.scaler().await["metadata"]["resourceVersion"], before, "nothing changes, nothing is written");
 
-    plane.uses(100);
+    site.uses(100);
     let mut waited = 0;
-    while plane.replicas().await == 1 {
-        plane.pass(1).await;
+    while site.replicas().await == 1 {
+        site.pass(1).await;
         waited += 1;
         assert!(waited < 30, "it looks every 15 seconds, at answers of 5 seconds at most");
     }
-    assert_eq!(plane.replicas().await, 2);
-    plane.pass(60).await;
-    assert_eq!(plane.replicas().await, 5, "no more than the most");
-    let status = plane.scaler().await["status"].clone();
+    assert_eq!(site.replicas().await, 2);
+    site.pass(60).await;
+    assert_eq!(site.replicas().await, 5, "no more than the most");
+    let status = site.scaler().await["status"].clone();
     assert_eq!((&status["currentReplicas"], &status["desiredReplicas"]), (&json!(5), &json!(5)));
 
-    plane.uses(0);
-    plane.pass(270).await;
-    assert_eq!(plane.replicas().await, 5, "what was proposed in the last five minutes holds");
-    plane.pass(60).await;
-    assert_eq!(plane.replicas().await, 1);
-    let events = plane.events().await;
+    site.uses(0);
+    site.pass(270).await;
+    assert_eq!(site.replicas().await, 5, "what was proposed in the last five minutes holds");
+    site.pass(60).await;
+    assert_eq!(site.replicas().await, 1);
+    let events = site.events().await;
     for event in [
         "SuccessfulRescale New size: 2; reason: cpu resource utilization (percentage of request) above target",
         "SuccessfulRescale New size: 1; reason: All metrics below target",
@@ -236,40 +199,40 @@ async fn pods_come_with_use_and_go_after_five_minutes_without() {
 
 #[tokio::test(start_paused = true)]
 async fn rules_bound_the_pace_and_a_failing_metric_stops_it() {
-    let plane = Plane::start().await;
+    let site = Site::start().await;
     let pods = |value: i32| json!([{"type": "Pods", "value": value, "periodSeconds": 60}]);
     let behavior =
         json!({"scaleUp": {"policies": pods(1)}, "scaleDown": {"policies": pods(2), "stabilizationWindowSeconds": 0}});
-    plane.uses(500);
-    create::<Deployment>(&plane.api(), deployment()).await;
-    plane.pass(5).await;
-    create::<HorizontalPodAutoscaler>(&plane.api(), scaler(behavior)).await;
-    plane.pass(5).await;
-    assert_eq!(plane.replicas().await, 2);
-    plane.pass(45).await;
-    assert_eq!(plane.replicas().await, 2, "one pod a minute");
-    let limited = plane.scaler().await["status"]["conditions"][2].clone();
+    site.uses(500);
+    create::<Deployment>(&site.api(), deployment()).await;
+    site.pass(5).await;
+    create::<HorizontalPodAutoscaler>(&site.api(), scaler(behavior)).await;
+    site.pass(5).await;
+    assert_eq!(site.replicas().await, 2);
+    site.pass(45).await;
+    assert_eq!(site.replicas().await, 2, "one pod a minute");
+    let limited = site.scaler().await["status"]["conditions"][2].clone();
     assert_eq!((&limited["type"], &limited["reason"]), (&json!("ScalingLimited"), &json!("ScaleUpLimit")));
-    plane.pass(30).await;
-    assert_eq!(plane.replicas().await, 3);
-    plane.pass(150).await;
-    assert_eq!(plane.replicas().await, 5);
+    site.pass(30).await;
+    assert_eq!(site.replicas().await, 3);
+    site.pass(150).await;
+    assert_eq!(site.replicas().await, 5);
 
     // Another one for the same pods: neither acts any more.
     let mut rival = scaler(Value::Null);
     rival["metadata"]["name"] = json!("rival");
-    create::<HorizontalPodAutoscaler>(&plane.api(), rival).await;
-    plane.uses(0);
-    plane.pass(90).await;
-    assert_eq!(plane.replicas().await, 5);
-    let active = plane.scaler().await["status"]["conditions"][1].clone();
+    create::<HorizontalPodAutoscaler>(&site.api(), rival).await;
+    site.uses(0);
+    site.pass(90).await;
+    assert_eq!(site.replicas().await, 5);
+    let active = site.scaler().await["status"]["conditions"][1].clone();
     assert_eq!(
         active["message"],
         "pods by selector app=web are controlled by multiple HPAs: [default/rival default/web]"
     );
-    plane.api::<HorizontalPodAutoscaler>().delete("rival", &DeleteParams::default()).await.unwrap();
-    plane.pass(20).await;
-    assert_eq!(plane.replicas().await, 3, "two pods a minute");
-    plane.pass(80).await;
-    assert_eq!(plane.replicas().await, 1);
+    site.api::<HorizontalPodAutoscaler>().delete("rival", &DeleteParams::default()).await.unwrap();
+    site.pass(20).await;
+    assert_eq!(site.replicas().await, 3, "two pods a minute");
+    site.pass(80).await;
+    assert_eq!(site.replicas().await, 1);
 }

@@ -136,22 +136,28 @@ impl Shared {
 
     /// A thread's life.
     fn work(&self) {
+        // The task of the last turn. This may be all that is left of it, since another thread may have given it a turn and
+        // forgotten it by now, and of an account, whose end takes the lock: it is dropped without the lock.
+        let mut last: Option<Arc<Task>> = None;
         let mut state = self.state.lock();
         while !state.stopped {
             let Some((id, task)) = state.queue.pop(self.now()) else {
-                self.sleep(&mut state);
+                match last.take() {
+                    Some(last) => MutexGuard::unlocked(&mut state, || drop(last)),
+                    None => self.sleep(&mut state),
+                }
                 continue;
             };
-            let (spent, after) = MutexGuard::unlocked(&mut state, || task.run());
+            let (spent, after) = MutexGuard::unlocked(&mut state, || {
+                drop(last.take());
+                task.run()
+            });
             let again = (after == After::Queue && !state.stopped).then(|| task.clone());
             if after == After::Forget {
                 state.live.remove(&key(&task));
             }
             state.queue.settle(id, spent, again, self.now());
-            if after == After::Forget || state.stopped {
-                // The last of a task may hold the last of an account, whose end takes the lock.
-                MutexGuard::unlocked(&mut state, || drop(task));
-            }
+            last = Some(task);
         }
     }
 

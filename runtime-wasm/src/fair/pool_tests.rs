@@ -1,6 +1,7 @@
 //! The guests' threads: tasks wait, wake, end, panic and are dropped.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::oneshot;
@@ -176,4 +177,45 @@ async fn running_out_of_the_pods_memory_ends_whose_turn_it_is() {
     assert_eq!((name, error.wanted, error.limit), ("guilty", 101, 100));
     assert!(hears.try_recv().is_err());
     assert_eq!(memory.used(), 60);
+}
+
+/// A task may be woken, end and be forgotten on one thread while another has yet to account for the turn before: that one
+/// holds the last of the task and of its account then.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_ends_before_its_turn_before_is_accounted_stops_nobody() {
+    let pool = Fixture::new(4);
+    let busy = pool.account();
+    let over = Arc::new(AtomicBool::new(false));
+    // Whoever looks at the counters takes the pool's lock, so that the threads have to wait for it.
+    let lookers: Vec<_> = (0..4)
+        .map(|_| {
+            let (busy, over) = (busy.clone(), over.clone());
+            std::thread::spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    std::hint::black_box(busy.usage());
+                }
+            })
+        })
+        .collect();
+    for _ in 0..2000 {
+        let (ended, end) = oneshot::channel();
+        let account = pool.account();
+        let mut ended = Some(ended);
+        let mut turns = 0;
+        let work = std::future::poll_fn(move |cx| {
+            turns += 1;
+            if turns < 8 {
+                let waker = cx.waker().clone();
+                tokio::spawn(async move { waker.wake() });
+                return std::task::Poll::Pending;
+            }
+            let _ = ended.take().map(|ended| ended.send(()));
+            std::task::Poll::Ready(())
+        });
+        account.spawn(work).unwrap();
+        drop(account);
+        soon(end).await.unwrap();
+    }
+    over.store(true, Ordering::Relaxed);
+    lookers.into_iter().for_each(|looker| looker.join().unwrap());
 }

@@ -48,6 +48,11 @@ pub struct Plane {
 impl Plane {
     /// A control plane at a time, which runs with the runtime's clock.
     pub async fn start(at: &str) -> Self {
+        Self::start_with(at, |_| Arc::new(NoNodes)).await
+    }
+
+    /// As [`Self::start`], with nodes that are told the time.
+    pub async fn start_with(at: &str, nodes: impl FnOnce(Clock) -> Arc<dyn NodeDialer>) -> Self {
         let (origin, base): (Timestamp, Instant) = (at.parse().unwrap(), Instant::now());
         let clock: Clock = Arc::new(move || origin + jiff::SignedDuration::try_from(base.elapsed()).unwrap());
         let components = Arc::new(Components::default());
@@ -56,7 +61,7 @@ impl Plane {
             store: Arc::new(MemoryStore::new(Default::default())),
             registry: copepod_core::kinds::builtin(),
             components: components.clone(),
-            dialer: Arc::new(NoNodes),
+            dialer: nodes(clock.clone()),
             clock: clock.clone(),
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             node_ports: 30000..=32767,
