@@ -167,7 +167,14 @@ fn renew(target: &Target, names: &[String], stop: &AtomicBool) -> Result<()> {
 fn write_all(target: &Target, writes: &Receiver<Vec<u8>>) -> Result<()> {
     let mut connection = Connection::open(target)?;
     for request in writes {
-        let response = connection.exchange(&request)?;
+        let response = match connection.exchange(&request) {
+            Ok(response) => response,
+            // The server closes connections that were idle for long. What nodes write may be written twice.
+            Err(_) => {
+                connection = Connection::open(target)?;
+                connection.exchange(&request)?
+            }
+        };
         if !matches!(response.status, 200 | 202 | 404 | 409) {
             bail!("status {}: {}", response.status, String::from_utf8_lossy(connection.body(&response)));
         }
