@@ -220,3 +220,34 @@ fn revisions_come_from_every_verb_and_go_back_to_any() {
     let shown = cluster.ok("rollout history deployment/web --revision=6");
     assert!(shown.contains("hello:2") && shown.contains("slow"), "{shown}");
 }
+
+#[test]
+fn a_quota_on_replica_sets_stops_a_rollout_and_says_so() {
+    let cluster = start();
+    let before = uids(&cluster);
+    cluster.ok("create quota sets --hard=count/replicasets.apps=1");
+    cluster.until("resourcequota sets", "/status/used/count~1replicasets.apps", |used| *used == "1");
+    cluster.ok("set image deployment/web web=hello:2");
+    let status = cluster.until("deployment web", "/status", |status| {
+        let conditions = status["conditions"].as_array();
+        conditions.is_some_and(|all| all.iter().any(|c| c["reason"] == "ReplicaSetCreateError"))
+    });
+    let conditions = status["conditions"].as_array().unwrap();
+    let progress = conditions.iter().find(|c| c["type"] == "Progressing").unwrap();
+    let message = progress["message"].as_str().unwrap();
+    assert_eq!(progress["status"], "False");
+    assert!(
+        message.starts_with("Failed to create new replica set \"web-") && message.contains("exceeded quota: sets"),
+        "{message}"
+    );
+    let seen = cluster.get("deployment web");
+    assert_eq!(seen["status"]["observedGeneration"], seen["metadata"]["generation"]);
+    wait_for("the event", || match cluster.ok("describe deployment web") {
+        said if said.contains("Warning  ReplicaSetCreateError") => Ok(()),
+        said => Err(said),
+    });
+    assert_eq!(uids(&cluster), before, "nobody was touched");
+    cluster.ok("delete quota sets");
+    cluster.rolled_out("web");
+    assert_eq!(images(&cluster), ["hello:2"; 3]);
+}

@@ -16,6 +16,8 @@ use super::meta::{self, text};
 use super::pod;
 use super::{Action, Plan, Propagation, Target};
 
+pub use super::deployment_status::{CREATE_ERROR, refused};
+
 /// Label that tells the pods of one template from another's.
 pub const LABEL_HASH: &str = "pod-template-hash";
 /// Annotation of a ReplicaSet: the Deployment's replicas when it was last scaled.

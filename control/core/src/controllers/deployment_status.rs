@@ -6,9 +6,13 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentCondition, DeploymentStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
+use super::Action;
 use super::deployment::{View, desired};
 use super::deployment_rollout::max_unavailable;
-use super::meta::text;
+use super::meta::{self, text};
+
+/// Reason of the Progressing condition of a rollout that made no progress for too long.
+const DEADLINE_EXCEEDED: &str = "ProgressDeadlineExceeded";
 
 /// What the pass decided that status must say.
 pub(super) struct Outcome {
@@ -45,7 +49,7 @@ pub(super) fn progressing(status: &str, reason: &str, message: &str, now: Timest
 /// Says that the rollout is paused, unless it ended in a time-out already.
 pub(super) fn paused(deployment: &Deployment, now: Timestamp) -> Option<DeploymentCondition> {
     let reason = condition(deployment, "Progressing").and_then(|c| c.reason.as_deref());
-    (!matches!(reason, Some("DeploymentPaused" | "ProgressDeadlineExceeded")))
+    (!matches!(reason, Some("DeploymentPaused" | DEADLINE_EXCEEDED)))
         .then(|| progressing("Unknown", "DeploymentPaused", "Deployment is paused", now))
 }
 
@@ -146,7 +150,7 @@ fn judge_progress(
         set(conditions, progressing("True", "ReplicaSetUpdated", &message, now), true);
     }
     let Some(current) = conditions.iter().find(|c| c.type_ == "Progressing") else { return };
-    if matches!(current.reason.as_deref(), Some("ProgressDeadlineExceeded" | "NewReplicaSetAvailable")) {
+    if matches!(current.reason.as_deref(), Some(DEADLINE_EXCEEDED | "NewReplicaSetAvailable")) {
         return;
     }
     let since = current.last_update_time.as_ref().map_or(now, |t| t.0);
@@ -155,9 +159,38 @@ fn judge_progress(
         Ok(left) if left > 0 => view.plan.requeue(Duration::from_secs(left)),
         _ => {
             let message = format!("{subject} has timed out progressing.");
-            set(conditions, progressing("False", "ProgressDeadlineExceeded", &message, now), false);
+            set(conditions, progressing("False", DEADLINE_EXCEEDED, &message, now), false);
         }
     }
+}
+
+/// Reason of the event and the condition that say that the set of the present template cannot be created.
+pub const CREATE_ERROR: &str = "ReplicaSetCreateError";
+
+/// The status write that says that the set of the present template cannot be created, and, once the deadline has
+/// passed, that the rollout timed out; `None` if it says so already. Nothing is told without a deadline, as upstream
+/// has it.
+pub fn refused(deployment: &Deployment, message: &str, now: Timestamp) -> Option<Action> {
+    let mut status = deployment.status.clone().unwrap_or_default();
+    status.observed_generation = deployment.metadata.generation;
+    // There is no set of the present template, so no pod of it.
+    status.updated_replicas = None;
+    let deadline = deployment.spec.as_ref().and_then(|s| s.progress_deadline_seconds).unwrap_or(600);
+    if deadline < i32::MAX {
+        let conditions = status.conditions.get_or_insert_default();
+        let current = conditions.iter().find(|c| c.type_ == "Progressing");
+        let is = |reason: &str| current.and_then(|c| c.reason.as_deref()) == Some(reason);
+        let since = current.and_then(|c| c.last_update_time.as_ref()).map_or(now, |t| t.0);
+        let late = now.as_second().saturating_sub(since.as_second()) >= i64::from(deadline);
+        if is(CREATE_ERROR) && late {
+            let name = text(&deployment.metadata.name);
+            let message = format!("Deployment \"{name}\" has timed out progressing.");
+            set(conditions, progressing("False", DEADLINE_EXCEEDED, &message, now), false);
+        } else if !is(DEADLINE_EXCEEDED) {
+            set(conditions, progressing("False", CREATE_ERROR, message, now), false);
+        }
+    }
+    meta::status_patch(meta::deployments(), &deployment.metadata, deployment.status.as_ref(), &status)
 }
 
 /// A ReplicaSet's failure to create pods is the Deployment's.

@@ -256,3 +256,30 @@ fn a_settled_deployment_writes_nothing() {
     let second = reconcile(&d, &sets, &[], at(5));
     assert!(second.is_empty(), "{second:?}");
 }
+
+#[test]
+fn a_set_that_cannot_be_created_is_told_of_once_and_times_out() {
+    let told = |d: &Deployment, after: i64| {
+        let plan = Plan { status: refused(d, "no room", at(after)), ..Plan::default() };
+        let status = (!plan.is_empty()).then(|| status(&plan));
+        status.map(|s| (reason(&plan, "Progressing"), s))
+    };
+    let mut d = deployment("progressDeadlineSeconds: 60");
+    d.status = Some(yaml("{replicas: 3, updatedReplicas: 3, observedGeneration: 0}"));
+    let (reason, written) = told(&d, 0).expect("a first refusal");
+    assert_eq!(reason, CREATE_ERROR);
+    assert_eq!((&written["observedGeneration"], &written["updatedReplicas"]), (&json!(1), &Value::Null), "{written}");
+    let applied = |before: &Deployment, written: Value| {
+        let mut status = meta::value(&before.status);
+        json_patch::merge(&mut status, &written);
+        Deployment { status: Some(serde_json::from_value(status).unwrap()), ..before.clone() }
+    };
+    let d = applied(&d, written);
+    assert!(told(&d, 59).is_none(), "said already");
+    let (reason, written) = told(&d, 60).expect("the deadline");
+    assert_eq!(reason, "ProgressDeadlineExceeded");
+    assert!(told(&applied(&d, written), 9999).is_none(), "said already");
+    let without = deployment("progressDeadlineSeconds: 2147483647");
+    let (reason, _) = told(&without, 0).expect("what was observed");
+    assert_eq!(reason, "-", "no deadline, no condition");
+}

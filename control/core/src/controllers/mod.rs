@@ -31,6 +31,7 @@ pub mod meta;
 pub mod namespace;
 pub mod node_lifecycle;
 pub mod node_ttl;
+pub mod node_zones;
 pub mod plan;
 pub mod pod;
 pub mod pod_gc;

@@ -12,11 +12,12 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use serde_json::json;
 
 use super::meta::{self, text};
+use super::node_zones::Permission;
 use super::pod;
 use super::{Action, Plan, Propagation, Target};
 
 /// How long a node may be silent.
-pub const GRACE: Duration = Duration::from_secs(40);
+pub const GRACE: Duration = Duration::from_secs(50);
 /// How long pods that say nothing about it stay on a node that is unreachable or not ready, as upstream's admission
 /// writes into them.
 pub const DEFAULT_TOLERATION_SECONDS: i64 = 300;
@@ -33,8 +34,15 @@ const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// The conditions that nobody can vouch for when the agent is silent.
 const WATCHED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// Decides for one node. `last_heartbeat` is when the server last saw it renew its Lease, by the server's own clock.
-pub fn reconcile(node: &Node, last_heartbeat: Timestamp, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
+/// Decides for one node. `last_heartbeat` is when the server last saw it renew its Lease, by the server's own clock;
+/// `permission`, if it is not ready, whether it may drive its pods out.
+pub fn reconcile(
+    node: &Node,
+    last_heartbeat: Timestamp,
+    permission: Permission,
+    pods: &[Arc<Pod>],
+    now: Timestamp,
+) -> Plan {
     let mut plan = Plan::nothing("heartbeats come");
     if node.metadata.deletion_timestamp.is_some() {
         return Plan::nothing("being deleted");
@@ -53,7 +61,10 @@ pub fn reconcile(node: &Node, last_heartbeat: Timestamp, pods: &[Arc<Pod>], now:
         plan.requeue(GRACE.saturating_sub(silent) + Duration::from_secs(1));
         condition(node, "Ready").map_or("False", |c| c.status.as_str())
     };
-    let taints = taints(node, ready, now);
+    let taints = taints(node, ready, permission == Permission::Granted, now);
+    if let (false, Permission::After(wait)) = (ready == "True", permission) {
+        plan.requeue(wait);
+    }
     if taints != node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default() {
         plan.actions.push(Action::Patch {
             target: Target::new(meta::v1("", "nodes"), "", name),
@@ -128,9 +139,9 @@ fn unknown_status(node: &Node, now: Timestamp) -> Option<Action> {
 
 /// The node's taints with ours as its state asks for; a standing taint keeps its time, and one that drives pods out
 /// gets one.
-fn taints(node: &Node, ready: &str, now: Timestamp) -> Vec<Taint> {
+fn taints(node: &Node, ready: &str, drives: bool, now: Timestamp) -> Vec<Taint> {
     let current = node.spec.as_ref().and_then(|s| s.taints.clone()).unwrap_or_default();
-    let wanted = wanted(node, ready);
+    let wanted = wanted(node, ready, drives);
     let ours = |t: &Taint| {
         let pressure = t.key == UNSCHEDULABLE || PRESSURES.iter().any(|(_, key)| *key == t.key);
         [TAINT_UNREACHABLE, TAINT_NOT_READY].contains(&t.key.as_str()) || (pressure && t.effect == "NoSchedule")
@@ -150,12 +161,14 @@ fn taints(node: &Node, ready: &str, now: Timestamp) -> Vec<Taint> {
 }
 
 /// Keys and effects of the taints that the node's state asks for.
-fn wanted(node: &Node, ready: &str) -> Vec<(&'static str, &'static str)> {
-    let mut wanted = match ready {
-        "True" => Vec::new(),
-        "Unknown" => vec![(TAINT_UNREACHABLE, "NoSchedule"), (TAINT_UNREACHABLE, "NoExecute")],
-        _ => vec![(TAINT_NOT_READY, "NoSchedule"), (TAINT_NOT_READY, "NoExecute")],
+fn wanted(node: &Node, ready: &str, drives: bool) -> Vec<(&'static str, &'static str)> {
+    let failing = match ready {
+        "True" => None,
+        "Unknown" => Some(TAINT_UNREACHABLE),
+        _ => Some(TAINT_NOT_READY),
     };
+    let mut wanted: Vec<_> = failing.iter().map(|key| (*key, "NoSchedule")).collect();
+    wanted.extend(failing.filter(|_| drives).map(|key| (key, "NoExecute")));
     if node.spec.as_ref().and_then(|s| s.unschedulable) == Some(true) {
         wanted.push((UNSCHEDULABLE, "NoSchedule"));
     }
@@ -245,13 +258,18 @@ mod tests {
             .collect()
     }
 
+    /// The decision where nodes that fail may drive their pods out.
+    fn reconcile(node: &Node, heard: Timestamp, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
+        super::reconcile(node, heard, Permission::Granted, pods, now)
+    }
+
     #[test]
     fn silence() {
-        let plan = reconcile(&node("True", "[]"), at(-39), &[pod_here("[]")], now());
+        let plan = reconcile(&node("True", "[]"), at(-49), &[pod_here("[]")], now());
         assert!(plan.is_empty());
         assert_eq!(plan.requeue_after, Some(Duration::from_secs(2)));
 
-        let plan = reconcile(&node("True", "[]"), at(-41), &[pod_here("[]")], now());
+        let plan = reconcile(&node("True", "[]"), at(-51), &[pod_here("[]")], now());
         let Some(Action::Patch { patch, .. }) = &plan.status else { panic!("{plan:?}") };
         assert_eq!(patch["status"]["conditions"][0]["status"], json!("Unknown"));
         assert_eq!(keys(&plan), ["unreachable:NoSchedule", "unreachable:NoExecute"]);
@@ -277,6 +295,24 @@ mod tests {
         let stamped = patch["spec"]["taints"].clone();
         assert!(stamped[0]["timeAdded"].is_string(), "{stamped}");
         assert!(reconcile(&node("True", &stamped.to_string()), at(5), &[], at(9)).is_empty());
+    }
+
+    #[test]
+    fn pods_are_driven_out_where_it_is_permitted() {
+        let tainted = "[{key: node.kubernetes.io/unreachable, effect: NoSchedule}, \
+            {key: node.kubernetes.io/unreachable, effect: NoExecute}]";
+        // (taints, permission, taints that are written, asks again)
+        let cases: [(&str, Permission, &[&str], Option<u64>); 4] = [
+            ("[]", Permission::Refused, &["unreachable:NoSchedule"], None),
+            ("[]", Permission::After(Duration::from_secs(7)), &["unreachable:NoSchedule"], Some(7)),
+            ("[]", Permission::Granted, &["unreachable:NoSchedule", "unreachable:NoExecute"], None),
+            (tainted, Permission::Spared, &["unreachable:NoSchedule"], None),
+        ];
+        for (taints, permission, expected, again) in cases {
+            let plan = super::reconcile(&node("Unknown", taints), at(-99), permission, &[], now());
+            assert_eq!(keys(&plan), expected, "{permission:?}");
+            assert_eq!(plan.requeue_after, again.map(Duration::from_secs), "{permission:?}");
+        }
     }
 
     #[test]

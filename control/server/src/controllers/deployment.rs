@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
+use copepod_client::events::Severity;
 use copepod_client::{Key, Outcome};
-use copepod_core::controllers::{Target, deployment, meta};
+use copepod_core::controllers::{Plan, Target, deployment, meta};
 use k8s_openapi::api::apps::v1::{Deployment, ReplicaSet};
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{ObjectReference, Pod};
 
 use super::caches::{Caches, owner_key};
 use super::context::{Context, Running, about, add_all};
+use super::executor::{Failure, Refusal, Verb, explain, namespace_going};
 use super::owners::{decide_with_names, owners_of};
 
 /// Runs the controller.
@@ -52,7 +54,26 @@ async fn reconcile(context: &Context, key: &Key) -> Outcome {
     let decide = |sets: &[_]| deployment::reconcile(&object, sets, &pods, context.now());
     let plan = decide_with_names(&caches.replica_sets, sets, decide);
     let path = Target::new(meta::deployments(), &key.namespace, &key.name).path();
-    context.apply(&plan, &about("apps/v1", "Deployment", &object.metadata), &path).await.1
+    let subject = about("apps/v1", "Deployment", &object.metadata);
+    let (_, outcome, failure) = context.apply(&plan, &subject, &path).await;
+    if let Some(Failure::Refused(refusal)) = failure
+        && refusal.verb == Verb::Create
+        && !namespace_going(&refusal.error)
+    {
+        tell_refused(context, key, &subject, &refusal, &path).await;
+    }
+    outcome
+}
+
+/// Says in an event and in the status that the set of the present template cannot be created.
+async fn tell_refused(context: &Context, key: &Key, subject: &ObjectReference, refusal: &Refusal, path: &str) {
+    let message = format!("Failed to create new replica set \"{}\": {}", refusal.target.name, explain(&refusal.error));
+    context.recorder.event(subject.clone(), Severity::Warning, deployment::CREATE_ERROR, &message);
+    let fresh = context.caches.deployments.get(key).filter(|d| d.metadata.uid == subject.uid);
+    let status = fresh.and_then(|d| deployment::refused(&d, &message, context.now()));
+    if status.is_some() {
+        context.apply(&Plan { status, ..Plan::default() }, subject, path).await;
+    }
 }
 
 /// The pods that a set controls.

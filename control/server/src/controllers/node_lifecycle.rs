@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use copepod_client::events::Severity;
 use copepod_client::{Key, Outcome};
+use copepod_core::controllers::node_zones::Zones;
 use copepod_core::controllers::{Action, Plan, meta, node_lifecycle, pod};
 use jiff::Timestamp;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
@@ -21,12 +22,16 @@ pub(super) fn run(context: Context) -> Running {
     let queue = context.queue::<Key>();
     let caches = context.caches.clone();
     let heartbeats: Heartbeats = Arc::default();
-    let (q, beats) = (queue.clone(), heartbeats.clone());
+    let zones: Arc<Mutex<Zones>> = Arc::default();
+    let (q, beats, z, waiting) = (queue.clone(), heartbeats.clone(), zones.clone(), queue.clone());
     caches.nodes.on_change(move |change| {
         let Some(node) = change.last() else { return };
         let name = meta::text(&node.metadata.name);
         if change.new.is_none() {
             beats.lock().remove(name);
+        }
+        for name in z.lock().observe(name, change.new.as_deref()) {
+            waiting.add(Key::new("", &name));
         }
         q.add(Key::new("", name));
     });
@@ -60,12 +65,12 @@ pub(super) fn run(context: Context) -> Running {
         }
     });
     context.work(queue, move |context, key| {
-        let heartbeats = heartbeats.clone();
-        async move { reconcile(&context, &heartbeats, &key).await }
+        let (heartbeats, zones) = (heartbeats.clone(), zones.clone());
+        async move { reconcile(&context, &heartbeats, &zones, &key).await }
     })
 }
 
-async fn reconcile(context: &Context, heartbeats: &Heartbeats, key: &Key) -> Outcome {
+async fn reconcile(context: &Context, heartbeats: &Heartbeats, zones: &Mutex<Zones>, key: &Key) -> Outcome {
     let (caches, now) = (&context.caches, context.now());
     let Some(node) = caches.nodes.get(key) else {
         heartbeats.lock().remove(&key.name);
@@ -74,7 +79,8 @@ async fn reconcile(context: &Context, heartbeats: &Heartbeats, key: &Key) -> Out
     let lease = caches.leases.get(&Key::new(NODE_LEASES, &key.name));
     let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.clone());
     let last = heartbeats.lock().entry(key.name.clone()).or_insert((renewed, now)).1;
-    let plan = node_lifecycle::reconcile(&node, last, &caches.pods.all(), now);
+    let permission = zones.lock().ask(&key.name, now);
+    let plan = node_lifecycle::reconcile(&node, last, permission, &caches.pods.all(), now);
     let (writes, outcome, failure) =
         context.apply(&plan, &about("v1", "Node", &node.metadata), &format!("/api/v1/nodes/{}", key.name)).await;
     if failure.is_none() && !writes.deleted.is_empty() {
