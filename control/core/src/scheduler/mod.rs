@@ -13,6 +13,7 @@ mod hooks;
 mod index;
 mod node_info;
 mod node_terms;
+mod plugin_args;
 mod pod_info;
 mod preemption;
 pub mod profile;

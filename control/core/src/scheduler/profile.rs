@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 
 use serde::Deserialize;
 
+use super::plugin_args::{self, FIXED};
 use super::{filters, scores};
 
 /// The scheduler of pods that name none.
@@ -92,10 +93,12 @@ struct Config {
     percentage_of_nodes_to_score: Option<usize>,
     #[serde(default)]
     profiles: Vec<ConfigProfile>,
+    #[serde(default)]
+    extenders: Vec<serde_json::Value>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 struct ConfigProfile {
     #[serde(default)]
     scheduler_name: Option<String>,
@@ -108,6 +111,7 @@ struct ConfigProfile {
 }
 
 #[derive(Deserialize, Default)]
+#[serde(deny_unknown_fields)]
 struct Set {
     #[serde(default)]
     enabled: Vec<Plugin>,
@@ -116,26 +120,29 @@ struct Set {
 }
 
 #[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Plugin {
     name: String,
     #[serde(default)]
     weight: Option<i64>,
 }
 
+/// A plugin's arguments.
 #[derive(Deserialize)]
-struct PluginConfig {
-    name: String,
+#[serde(deny_unknown_fields)]
+pub(super) struct PluginConfig {
+    pub name: String,
     #[serde(default)]
-    args: serde_json::Value,
+    pub args: serde_json::Value,
 }
 
 /// Reads a `KubeSchedulerConfiguration` (`kubescheduler.config.k8s.io/v1`) in YAML. Of each profile it takes the name,
 /// `percentageOfNodesToScore`, the plugins of `filter`, `score`, `postFilter` and `multiPoint`, and the type of
-/// `scoringStrategy` of NodeResourcesFit.
+/// `scoringStrategy` of NodeResourcesFit; other arguments of plugins only if they say what holds anyway.
 ///
 /// # Errors
-/// Not such a document, a plugin or strategy that is not known, a weight or percentage out of bounds, or two profiles
-/// of one name: told with the field.
+/// Not such a document, an extender, a plugin, argument or strategy that is not known, a weight or percentage out of
+/// bounds, or two profiles of one name: told with the field.
 pub fn read(text: &str) -> Result<Vec<Profile>, String> {
     let config: Config = serde_saphyr::from_str(text).map_err(|e| e.to_string())?;
     if config.api_version != "kubescheduler.config.k8s.io/v1" || config.kind != "KubeSchedulerConfiguration" {
@@ -146,6 +153,9 @@ pub fn read(text: &str) -> Result<Vec<Profile>, String> {
     }
     if config.profiles.len() > MAX_PROFILES {
         return Err(format!("profiles: at most {MAX_PROFILES}"));
+    }
+    if !config.extenders.is_empty() {
+        return Err("extenders: Forbidden: schedulers have none here".into());
     }
     let mut profiles: Vec<Profile> = Vec::new();
     for (i, given) in config.profiles.iter().enumerate() {
@@ -197,7 +207,7 @@ impl ConfigProfile {
                 let scorer = scores::ALL.iter().find(|s| s.name == plugin.name);
                 let known = filters::ALL.iter().any(|f| f.name == plugin.name)
                     || scorer.is_some()
-                    || plugin.name == "DefaultPreemption";
+                    || FIXED.contains(&plugin.name.as_str());
                 if !known {
                     return Err(format!("plugins.{point}.enabled: {:?} does not exist", plugin.name));
                 }
@@ -219,14 +229,7 @@ impl ConfigProfile {
                 }
             }
         }
-        for config in self.plugin_config.iter().filter(|c| c.name == "NodeResourcesFit") {
-            let kind = config.args.pointer("/scoringStrategy/type").and_then(|t| t.as_str());
-            profile.strategy = match kind {
-                None | Some("LeastAllocated") => Strategy::LeastAllocated,
-                Some("MostAllocated") => Strategy::MostAllocated,
-                Some(other) => return Err(format!("pluginConfig: scoringStrategy.type: Unsupported value: {other:?}")),
-            };
-        }
+        profile.strategy = plugin_args::strategy(&self.plugin_config)?;
         Ok(profile)
     }
 }

@@ -243,8 +243,9 @@ profiles:
     filter: {disabled: [{name: NodePorts}]}
     postFilter: {disabled: [{name: '*'}]}
   pluginConfig:
-  - {name: NodeResourcesFit, args: {scoringStrategy: {type: MostAllocated}}}
-- {}
+  - {name: NodeResourcesFit, args: {kind: NodeResourcesFitArgs, scoringStrategy: {type: MostAllocated}}}
+  - {name: InterPodAffinity, args: {hardPodAffinityWeight: 1}}
+- plugins: {multiPoint: {enabled: [{name: PrioritySort}, {name: DefaultBinder}]}}
 ";
     let profiles = profile::read(text).unwrap();
     let packer = &profiles[0];
@@ -269,6 +270,19 @@ profiles:
             one("{plugins: {score: {enabled: [{name: ImageLocality, weight: 101}]}}}"),
             "profiles[0].plugins.score.enabled: \"ImageLocality\": weight 101 not in 1-100",
         ),
+        (
+            one(
+                "{pluginConfig: [{name: NodeResourcesFit, args: {scoringStrategy: {type: RequestedToCapacityRatio}}}]}",
+            ),
+            "profiles[0].pluginConfig[0].args.scoringStrategy.type: Unsupported value: \"RequestedToCapacityRatio\": \
+             supported values: \"LeastAllocated\", \"MostAllocated\"",
+        ),
+        (
+            one("{pluginConfig: [{name: InterPodAffinity, args: {hardPodAffinityWeight: 7}}]}"),
+            "profiles[0].pluginConfig[0].args.hardPodAffinityWeight: Forbidden: InterPodAffinity does not follow this \
+             setting here",
+        ),
+        (one("{}") + "extenders: [{urlPrefix: 'http://x'}]\n", "extenders: Forbidden: schedulers have none here"),
         (one("{percentageOfNodesToScore: 101}"), "profiles[0].percentageOfNodesToScore: not in the range 0-100"),
         (
             "{apiVersion: v1, kind: Pod}".into(),
