@@ -10,20 +10,17 @@ use copepod_api::Cidr;
 use copepod_client::events::Severity;
 use copepod_client::{Key, Recorder, Shared as Reflector};
 use copepod_runtime::{Compiler, Runtime, RuntimeConfig};
-use k8s_openapi::api::core::v1::{ObjectReference, Pod, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::core::v1::{Pod, Service};
 use kube::config::{KubeConfigOptions, Kubeconfig};
 use kube::runtime::watcher;
 use kube::{Api, Config};
 use parking_lot::Mutex;
-use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::checkpoint::Checkpoints;
 use crate::fabric::{Fabric, FabricConfig};
 use crate::images::{ClusterImages, Images};
-use crate::node_ports::{NodePorts, PortTaken};
 use crate::node_status::{self, Machine, Registration};
 use crate::observed::BackOff;
 use crate::pod_ips::PodIps;
@@ -32,18 +29,15 @@ use crate::pods::Pods;
 use crate::publish::KubePods;
 use crate::refs::KubeConfigs;
 use crate::runtime::PodRuntime;
-use crate::service_table::ServiceTable;
 use crate::start::{ServicesOf, Starter};
 use crate::usage::Meter;
 use crate::volumes::local::LocalVolumes;
 use crate::volumes::reclaim;
 use crate::wasm::WasmRuntime;
-use crate::{server, tunnel};
+use crate::{network, server, tunnel};
 
 /// Most pods a node takes, whatever its machine allows.
 pub const MAX_PODS: usize = 10_000;
-/// Changes of Services and endpoints within this time lead to one new table.
-const SETTLE: Duration = Duration::from_millis(10);
 /// How long an agent waits between attempts to register its node.
 const REGISTER_RETRY: Duration = Duration::from_millis(500);
 
@@ -149,7 +143,7 @@ impl Agent {
         if pods < wanted {
             tracing::warn!("this node takes {pods} pods, not {wanted}: {}", capacity.why);
         }
-        let machine = Machine::read(pods);
+        let machine = Machine::read(pods, &config.data_dir);
         let mut registration = Registration {
             name: config.node_name.clone(),
             ips: node_ips.clone(),
@@ -177,7 +171,7 @@ impl Agent {
         let local = LocalVolumes::new(&config.data_dir);
         tasks.spawn(reclaim::run(client.clone(), config.node_name.clone(), local, recorder.clone(), stop.clone()));
         let cluster = Cluster { client: client.clone(), services, tasks: tasks.clone(), stop: stop.clone() };
-        cluster.follow_network(&config, &fabric, &recorder);
+        network::follow(&cluster, &config, &fabric, &recorder);
         cluster.follow_pods(&config.node_name, &pods);
         tasks.spawn(node_status::heartbeat(client, registration, node, stop.clone()));
         let meter = Arc::new(Meter::new(&config.node_name));
@@ -305,63 +299,14 @@ async fn shared(
 }
 
 /// The agent's view of the cluster.
-struct Cluster {
-    client: kube::Client,
-    services: Reflector<Service>,
-    tasks: TaskTracker,
-    stop: CancellationToken,
+pub(crate) struct Cluster {
+    pub client: kube::Client,
+    pub services: Reflector<Service>,
+    pub tasks: TaskTracker,
+    pub stop: CancellationToken,
 }
 
 impl Cluster {
-    /// Keeps the service table, the names and the node ports as the API server has them.
-    fn follow_network(&self, config: &AgentConfig, fabric: &Arc<Fabric>, recorder: &Recorder) {
-        let services = self.services.clone();
-        let slices = Reflector::<EndpointSlice>::default();
-        let changed = Arc::new(Notify::new());
-        let (on_service, on_slice) = (changed.clone(), changed.clone());
-        services.on_change(move |_| on_service.notify_one());
-        slices.on_change(move |_| on_slice.notify_one());
-        let (client, stop) = (&self.client, &self.stop);
-        self.tasks.spawn(services.clone().run(Api::all(client.clone()), watcher::Config::default(), stop.clone()));
-        self.tasks.spawn(slices.clone().run(Api::all(client.clone()), watcher::Config::default(), stop.clone()));
-
-        let (events, known) = (recorder.clone(), services.clone());
-        let taken: PortTaken = Arc::new(move |port, message| {
-            let found = known.get(&Key::new(port.namespace.as_str(), port.service.as_str()));
-            let about = ObjectReference {
-                api_version: Some("v1".into()),
-                kind: Some("Service".into()),
-                namespace: Some(port.namespace.clone()),
-                name: Some(port.service.clone()),
-                uid: found.and_then(|s| s.metadata.uid.clone()),
-                ..ObjectReference::default()
-            };
-            events.event(about, Severity::Warning, "NodePortUnavailable", message);
-        });
-        let mut ports = NodePorts::new(fabric.clone(), config.node_port_address, taken);
-        let (fabric, domain, stop) = (fabric.clone(), config.cluster_domain.clone(), stop.clone());
-        self.tasks.spawn(async move {
-            let work = async {
-                services.ready().await;
-                slices.ready().await;
-                loop {
-                    let (all, ends) = (services.all(), slices.all());
-                    let before = fabric.services();
-                    let refs = || (all.iter().map(AsRef::as_ref), ends.iter().map(AsRef::as_ref));
-                    let (s, e) = refs();
-                    let table = Arc::new(ServiceTable::build(s, e, &before));
-                    let (s, e) = refs();
-                    fabric.set_records(Arc::new(copepod_dns::Records::build(&domain, s, e, &[])));
-                    ports.apply(&table.node_ports());
-                    fabric.set_services(table);
-                    changed.notified().await;
-                    tokio::time::sleep(SETTLE).await;
-                }
-            };
-            stop.run_until_cancelled(work).await;
-        });
-    }
-
     /// Hands every pod bound to this node to its worker.
     fn follow_pods(&self, node: &str, pods: &Arc<Pods>) {
         let reflector = Reflector::<Pod>::default();

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use crate::observed::PodKey;
 use crate::policy::{self, Peer};
 use crate::runtime::PodSandbox;
-use crate::service_table::{Protocol, ServicePort, ServiceTable};
+use crate::service_table::{Protocol, ServicePort, ServiceTable, Side};
 
 /// A connection to the world that takes longer fails.
 pub const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
@@ -97,20 +97,28 @@ impl Fabric {
             return Err(NetError::ConnectionRefused);
         }
         if self.config.node_ips.contains(&to.ip())
-            && let Some(port) = services.at_node_port(Protocol::Tcp, to.port())
+            && let Some(port) = services.at_node_port(Protocol::Tcp, to.port(), Side::Inside)
         {
             return self.connect_service(peer, from, port).await;
         }
         self.connect_address(peer, from, to).await
     }
 
+    /// Opens a connection from a client outside the node's process to the Service behind a node's port.
+    ///
+    /// # Errors
+    /// There is no such Service any more, or none of its endpoints answers.
+    pub async fn connect_node_port(&self, from: SocketAddr, node_port: u16) -> Result<Endpoint, NetError> {
+        let client = from.ip().to_canonical();
+        let own = client.is_loopback() || self.config.node_ips.contains(&client);
+        let side = if own { Side::Inside } else { Side::Outside };
+        let services = self.services();
+        let port = services.at_node_port(Protocol::Tcp, node_port, side).ok_or(NetError::ConnectionRefused)?;
+        self.connect_service(&Peer::Node, from, port).await
+    }
+
     /// Opens a connection to one of a Service's endpoints; one that refuses is passed over.
-    pub async fn connect_service(
-        &self,
-        peer: &Peer,
-        from: SocketAddr,
-        port: &ServicePort,
-    ) -> Result<Endpoint, NetError> {
+    async fn connect_service(&self, peer: &Peer, from: SocketAddr, port: &ServicePort) -> Result<Endpoint, NetError> {
         if port.namespace == "default" && port.service == "kubernetes" {
             let (host, port) = &self.config.api_server;
             return dial((host.as_str(), *port)).await;

@@ -16,6 +16,7 @@ pub mod images;
 mod limits_doc;
 pub mod log_reader;
 pub mod logs;
+mod network;
 pub mod node_ports;
 pub mod node_status;
 pub mod observed;

@@ -6,14 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use copepod_runtime::network::{Endpoint, HttpBody, HttpHandler, NetError};
+use copepod_runtime::network::{Endpoint, HttpBody, HttpHandler};
 use http_body_util::BodyExt;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
 use crate::fabric::Fabric;
-use crate::policy::Peer;
 use crate::service_table::{NodePort, Protocol};
 
 /// Connections that all node ports of a node carry at once; more wait to be accepted.
@@ -104,19 +103,13 @@ async fn listen(fabric: Arc<Fabric>, port: NodePort, at: SocketAddr, taken: Port
 }
 
 async fn serve(fabric: &Arc<Fabric>, node_port: u16, mut stream: TcpStream, peer: SocketAddr) {
-    match connect(fabric, node_port, peer).await {
+    match fabric.connect_node_port(peer, node_port).await {
         Ok(Endpoint::Stream(mut pod)) => {
             let _ = tokio::io::copy_bidirectional(&mut stream, &mut pod).await;
         }
         Ok(Endpoint::Http(first)) => serve_http(fabric, node_port, first, stream, peer).await,
         Err(error) => tracing::debug!(node_port, %peer, "no endpoint: {error}"),
     }
-}
-
-async fn connect(fabric: &Fabric, node_port: u16, peer: SocketAddr) -> Result<Endpoint, NetError> {
-    let services = fabric.services();
-    let port = services.at_node_port(Protocol::Tcp, node_port).ok_or(NetError::ConnectionRefused)?;
-    fabric.connect_service(&Peer::Node, peer, port).await
 }
 
 /// Serves a connection whose Service is backed by HTTP components. Each request finds its own endpoint, so that a
@@ -134,7 +127,7 @@ async fn serve_http(
         async move {
             let endpoint = match first {
                 Some(handler) => Ok(Endpoint::Http(handler)),
-                None => connect(&fabric, node_port, peer).await,
+                None => fabric.connect_node_port(peer, node_port).await,
             };
             match endpoint {
                 Ok(Endpoint::Http(handler)) => handler.handle(request).await,
@@ -166,7 +159,7 @@ pub fn empty_body() -> HttpBody {
 mod tests {
     use super::*;
     use crate::fabric::FabricConfig;
-    use crate::service_table::ServiceTable;
+    use crate::service_table::{Locality, ServiceTable};
     use crate::sim::SimSandbox;
     use serde_json::json;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -183,7 +176,12 @@ mod tests {
             "metadata": {"name": "s-1", "namespace": "n", "labels": {"kubernetes.io/service-name": "s"}},
             "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": [{"addresses": ["10.64.0.2"]}]}))
         .unwrap();
-        fabric.set_services(Arc::new(ServiceTable::build([&service], [&slice], &ServiceTable::default())));
+        fabric.set_services(Arc::new(ServiceTable::build(
+            &Locality::default(),
+            [&service],
+            [&slice],
+            &ServiceTable::default(),
+        )));
         fabric
     }
     async fn free_port() -> u16 {

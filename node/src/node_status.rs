@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use copepod_api::Quantity;
@@ -32,6 +33,8 @@ pub struct Machine {
     pub cpus: u64,
     /// Bytes of memory.
     pub memory: u64,
+    /// Bytes of the disk with the node's data; 0 if it is not known.
+    pub disk: u64,
     /// Pods it may hold.
     pub pods: usize,
     /// Facts for `nodeInfo`.
@@ -39,8 +42,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Reads this machine's facts; what cannot be read stays empty.
-    pub fn read(pods: usize) -> Self {
+    /// Reads this machine's facts; what cannot be read stays empty. The disk is the one with `data_dir`.
+    pub fn read(pods: usize, data_dir: &Path) -> Self {
         let text = |path: &str| std::fs::read_to_string(path).map(|s| s.trim().to_string()).unwrap_or_default();
         let meminfo = text("/proc/meminfo");
         let kib =
@@ -57,6 +60,7 @@ impl Machine {
         Self {
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             memory: kib.unwrap_or(0) * 1024,
+            disk: copepod_runtime::vfs::disk_size(data_dir).unwrap_or(0),
             pods,
             info: NodeSystemInfo {
                 architecture: architecture.into(),
@@ -77,13 +81,16 @@ impl Machine {
     fn resources(&self) -> BTreeMap<String, WireQuantity> {
         let pods = i64::try_from(self.pods).unwrap_or(i64::MAX);
         let cpus = i64::try_from(self.cpus).unwrap_or(i64::MAX);
+        let disk = Some(("ephemeral-storage", Quantity::from_bytes(self.disk))).filter(|_| self.disk > 0);
         [
             ("cpu", Quantity::from_units(cpus)),
             ("memory", Quantity::from_bytes(self.memory)),
             ("pods", Quantity::from_units(pods)),
         ]
+        .into_iter()
+        .chain(disk)
         .map(|(name, q)| (name.to_string(), WireQuantity(q.to_string())))
-        .into()
+        .collect()
     }
 }
 
@@ -271,7 +278,7 @@ mod tests {
             name: "n1".into(),
             ips: vec!["192.0.2.1".parse().unwrap()],
             pod_cidr: "10.64.0.0/20".into(),
-            machine: Machine { cpus: 4, memory: 8 << 30, pods: 110, info: NodeSystemInfo::default() },
+            machine: Machine { cpus: 4, memory: 8 << 30, disk: 0, pods: 110, info: NodeSystemInfo::default() },
         }
     }
 
@@ -287,6 +294,11 @@ mod tests {
             (capacity["cpu"].0.as_str(), capacity["memory"].0.as_str(), capacity["pods"].0.as_str()),
             ("4", "8Gi", "110")
         );
+        assert!(!capacity.contains_key("ephemeral-storage"), "what is not known is not said to be nothing");
+        let mut known = registration();
+        known.machine.disk = 20 << 30;
+        let known = known.status(NodeStatus::default(), at(10));
+        assert_eq!(known.allocatable.unwrap()["ephemeral-storage"].0, "20Gi");
         let second = registration().status(first, at(20));
         assert_eq!(ready(&second).last_transition_time, Some(Time(at(10))));
         assert_eq!(ready(&second).last_heartbeat_time, Some(Time(at(20))));
@@ -299,8 +311,8 @@ mod tests {
 
     #[test]
     fn this_machine_can_be_read() {
-        let machine = Machine::read(10);
-        assert!(machine.cpus > 0 && machine.memory > 0 && !machine.info.kernel_version.is_empty());
+        let machine = Machine::read(10, Path::new("/"));
+        assert!(machine.cpus > 0 && machine.memory > 0 && machine.disk > 0 && !machine.info.kernel_version.is_empty());
         assert!(machine.info.kubelet_version.starts_with("v1.36.0+copepod."));
     }
 }

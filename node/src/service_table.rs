@@ -1,4 +1,8 @@
-//! PURE: which pods stand behind a Service's address, built from Services and EndpointSlices.
+//! PURE: which pods stand behind a Service's address for clients of this node, built from Services and EndpointSlices.
+
+mod endpoints;
+#[cfg(test)]
+mod tests;
 
 use std::collections::HashMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -9,6 +13,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use copepod_api::names::LABEL_SERVICE_NAME;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
+
+pub use self::endpoints::Locality;
+use self::endpoints::{Endpoints, Reach};
 
 /// Transport of a port.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -76,6 +83,22 @@ impl ServicePort {
     }
 }
 
+/// Where clients of a node's port are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Side {
+    /// In the cluster, the node itself included: the Service's external policy does not concern them.
+    Inside,
+    /// Anywhere else.
+    Outside,
+}
+
+/// What a node's port leads to, from either side.
+#[derive(Debug)]
+struct Sides {
+    inside: Arc<ServicePort>,
+    outside: Arc<ServicePort>,
+}
+
 /// A port on every node that leads to a Service.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct NodePort {
@@ -93,13 +116,14 @@ pub struct NodePort {
 #[derive(Debug, Default)]
 pub struct ServiceTable {
     by_address: HashMap<(IpAddr, Protocol, u16), Arc<ServicePort>>,
-    by_node_port: HashMap<(Protocol, u16), Arc<ServicePort>>,
+    by_node_port: HashMap<(Protocol, u16), Sides>,
     service_ips: HashMap<IpAddr, ()>,
 }
 
 impl ServiceTable {
-    /// Builds the table. `before` hands on whose turn it is, so that a change of endpoints does not favour the first.
+    /// Builds the table for clients that are `here`. `before` hands on whose turn it is, so that a change of endpoints does not favour the first.
     pub fn build<'a>(
+        here: &Locality,
         services: impl IntoIterator<Item = &'a Service>,
         slices: impl IntoIterator<Item = &'a EndpointSlice>,
         before: &Self,
@@ -116,12 +140,19 @@ impl ServiceTable {
             let m = &service.metadata;
             let (Some(name), Some(ns)) = (&m.name, &m.namespace) else { continue };
             let slices = by_service.get(&(ns.as_str(), name.as_str())).map(Vec::as_slice).unwrap_or_default();
-            table.add(ns, name, service, slices, before);
+            table.add(here, service, (ns, name), slices, before);
         }
         table
     }
 
-    fn add(&mut self, ns: &str, name: &str, service: &Service, slices: &[&EndpointSlice], before: &Self) {
+    fn add(
+        &mut self,
+        here: &Locality,
+        service: &Service,
+        (namespace, name): (&str, &str),
+        slices: &[&EndpointSlice],
+        before: &Self,
+    ) {
         let Some(spec) = &service.spec else { return };
         if spec.type_.as_deref() == Some("ExternalName") {
             return;
@@ -129,34 +160,41 @@ impl ServiceTable {
         let single = spec.cluster_ip.as_slice();
         let listed = spec.cluster_ips.as_deref().unwrap_or(single);
         let ips: Vec<IpAddr> = listed.iter().filter_map(|ip| ip.parse().ok()).collect();
-        let outside: Vec<IpAddr> = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect();
+        let external: Vec<IpAddr> = spec.external_ips.iter().flatten().filter_map(|ip| ip.parse().ok()).collect();
         for port in spec.ports.iter().flatten() {
             let Some(protocol) = Protocol::parse(port.protocol.as_deref()) else { continue };
             let Ok(number) = u16::try_from(port.port) else { continue };
             let port_name = port.name.clone().unwrap_or_default();
             let node_port = port.node_port.and_then(|p| u16::try_from(p).ok()).filter(|p| *p != 0);
-            let turn = ips
-                .first()
-                .and_then(|ip| before.by_address.get(&(*ip, protocol, number)))
-                .map(|old| old.turn.clone())
-                .unwrap_or_default();
-            let entry = Arc::new(ServicePort {
-                namespace: ns.into(),
-                service: name.into(),
-                endpoints: endpoints(slices, &port_name, protocol),
-                port_name,
-                protocol,
-                port: number,
-                node_port,
-                client_ip_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
-                turn,
-            });
-            for ip in ips.iter().chain(&outside) {
+            let endpoints = Endpoints::of(slices, &port_name, protocol, here);
+            let reaching = |reach, old: Option<&Arc<ServicePort>>| {
+                Arc::new(ServicePort {
+                    namespace: namespace.into(),
+                    service: name.into(),
+                    port_name: port_name.clone(),
+                    protocol,
+                    port: number,
+                    node_port,
+                    client_ip_affinity: spec.session_affinity.as_deref() == Some("ClientIP"),
+                    endpoints: endpoints.within(reach),
+                    turn: old.map(|old| old.turn.clone()).unwrap_or_default(),
+                })
+            };
+            let at_ip = ips.first().and_then(|ip| before.by_address.get(&(*ip, protocol, number)));
+            let at_node = node_port.and_then(|p| before.by_node_port.get(&(protocol, p)));
+            let anywhere = reaching(Reach::Cluster, at_node.map(|old| &old.inside).or(at_ip));
+            let or_local = |policy: &Option<String>, old| match policy.as_deref() {
+                Some("Local") => reaching(Reach::Node, old),
+                _ => anywhere.clone(),
+            };
+            let inside = or_local(&spec.internal_traffic_policy, at_ip);
+            for (ip, entry) in ips.iter().map(|ip| (ip, &inside)).chain(external.iter().map(|ip| (ip, &anywhere))) {
                 self.service_ips.insert(*ip, ());
                 self.by_address.insert((*ip, protocol, number), entry.clone());
             }
             if let Some(node_port) = node_port {
-                self.by_node_port.insert((protocol, node_port), entry);
+                let outside = or_local(&spec.external_traffic_policy, at_node.map(|old| &old.outside));
+                self.by_node_port.insert((protocol, node_port), Sides { inside: anywhere.clone(), outside });
             }
         }
     }
@@ -169,9 +207,13 @@ impl ServiceTable {
     pub fn is_service_ip(&self, ip: IpAddr) -> bool {
         self.service_ips.contains_key(&ip)
     }
-    /// The Service port behind a node's port.
-    pub fn at_node_port(&self, protocol: Protocol, port: u16) -> Option<&Arc<ServicePort>> {
-        self.by_node_port.get(&(protocol, port))
+    /// The Service port behind a node's port for clients of one side.
+    pub fn at_node_port(&self, protocol: Protocol, port: u16, from: Side) -> Option<&Arc<ServicePort>> {
+        let sides = self.by_node_port.get(&(protocol, port))?;
+        Some(match from {
+            Side::Inside => &sides.inside,
+            Side::Outside => &sides.outside,
+        })
     }
     /// The ports that every node must listen on.
     pub fn node_ports(&self) -> Vec<NodePort> {
@@ -181,132 +223,11 @@ impl ServiceTable {
             .map(|((protocol, node_port), p)| NodePort {
                 node_port: *node_port,
                 protocol: *protocol,
-                namespace: p.namespace.clone(),
-                service: p.service.clone(),
+                namespace: p.outside.namespace.clone(),
+                service: p.outside.service.clone(),
             })
             .collect();
         all.sort();
         all
-    }
-}
-
-/// The endpoints of one port: the ready ones, or, if there are none, those that still serve while they terminate.
-fn endpoints(slices: &[&EndpointSlice], port_name: &str, protocol: Protocol) -> Vec<SocketAddr> {
-    let (mut ready, mut leaving) = (Vec::new(), Vec::new());
-    for slice in slices {
-        let port = slice.ports.iter().flatten().find(|p| {
-            p.name.as_deref().unwrap_or_default() == port_name
-                && Protocol::parse(p.protocol.as_deref()) == Some(protocol)
-        });
-        let Some(port) = port.and_then(|p| p.port).and_then(|p| u16::try_from(p).ok()) else { continue };
-        for endpoint in slice.endpoints.iter().flatten() {
-            let c = endpoint.conditions.clone().unwrap_or_default();
-            let addresses = endpoint.addresses.iter().filter_map(|a| a.parse::<IpAddr>().ok());
-            let addresses = addresses.map(|ip| SocketAddr::new(ip, port));
-            if c.ready.unwrap_or(true) {
-                ready.extend(addresses);
-            } else if c.serving.unwrap_or(false) && c.terminating.unwrap_or(false) {
-                leaving.extend(addresses);
-            }
-        }
-    }
-    let mut out = if ready.is_empty() { leaving } else { ready };
-    out.sort();
-    out.dedup();
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use serde_json::json;
-
-    fn service(extra: serde_json::Value) -> Service {
-        let mut spec = json!({"clusterIP": "10.43.0.9", "ports": [{"name": "web", "port": 80, "nodePort": 30080}]});
-        spec.as_object_mut().unwrap().extend(extra.as_object().unwrap().clone());
-        serde_json::from_value(json!({"metadata": {"name": "s", "namespace": "n"}, "spec": spec})).unwrap()
-    }
-    fn slice(endpoints: serde_json::Value) -> EndpointSlice {
-        serde_json::from_value(json!({
-            "metadata": {"name": "s-1", "namespace": "n", "labels": {"kubernetes.io/service-name": "s"}},
-            "addressType": "IPv4", "ports": [{"name": "web", "port": 8080}], "endpoints": endpoints,
-        }))
-        .unwrap()
-    }
-    fn table(extra: serde_json::Value, endpoints: serde_json::Value, before: &ServiceTable) -> ServiceTable {
-        ServiceTable::build([&service(extra)], [&slice(endpoints)], before)
-    }
-    fn vip() -> SocketAddr {
-        "10.43.0.9:80".parse().unwrap()
-    }
-    fn client(n: u8) -> IpAddr {
-        IpAddr::from([10, 64, 0, n])
-    }
-    fn shown(p: &ServicePort) -> Vec<String> {
-        p.endpoints.iter().map(ToString::to_string).collect()
-    }
-
-    #[test]
-    fn only_ready_endpoints_then_serving_ones_that_leave() {
-        let ready = json!({"addresses": ["10.64.0.2"]});
-        let unready = json!({"addresses": ["10.64.0.3"], "conditions": {"ready": false}});
-        let leaving =
-            json!({"addresses": ["10.64.0.4"], "conditions": {"ready": false, "serving": true, "terminating": true}});
-        let cases = [
-            (json!([ready, unready, leaving]), vec!["10.64.0.2:8080"]),
-            (json!([unready, leaving]), vec!["10.64.0.4:8080"]),
-            (json!([unready]), vec![]),
-        ];
-        for (endpoints, expected) in cases {
-            let t = table(json!({}), endpoints, &ServiceTable::default());
-            assert_eq!(shown(t.at(vip(), Protocol::Tcp).unwrap()), expected);
-        }
-    }
-
-    #[test]
-    fn turns_go_round_and_survive_a_rebuild() {
-        let both = json!([{"addresses": ["10.64.0.2"]}, {"addresses": ["10.64.0.3"]}]);
-        let one = table(json!({}), both.clone(), &ServiceTable::default());
-        let first =
-            |t: &ServiceTable| t.at(vip(), Protocol::Tcp).unwrap().candidates(client(9)).next().unwrap().to_string();
-        assert_eq!(
-            (first(&one), first(&one), first(&one)),
-            ("10.64.0.2:8080".into(), "10.64.0.3:8080".into(), "10.64.0.2:8080".into())
-        );
-        let two = table(json!({}), both, &one);
-        assert_eq!(first(&two), "10.64.0.3:8080");
-        assert_eq!(two.at(vip(), Protocol::Tcp).unwrap().candidates(client(9)).count(), 2);
-    }
-
-    #[test]
-    fn affinity_keeps_a_client_until_its_endpoint_goes() {
-        let all: Vec<_> = (2..10).map(|n| json!({"addresses": [format!("10.64.0.{n}")]})).collect();
-        let t = table(json!({"sessionAffinity": "ClientIP"}), json!(all), &ServiceTable::default());
-        let port = t.at(vip(), Protocol::Tcp).unwrap();
-        let mine = port.candidates(client(1)).next().unwrap();
-        assert!((0..10).all(|_| port.candidates(client(1)).next().unwrap() == mine));
-        let others: std::collections::HashSet<_> =
-            (1..40).map(|n| port.candidates(client(n)).next().unwrap()).collect();
-        assert!(others.len() > 2, "clients spread");
-        let last = all.iter().filter(|e| !mine.to_string().starts_with(e["addresses"][0].as_str().unwrap()));
-        let fewer = json!(last.take(7).collect::<Vec<_>>());
-        let t2 = table(json!({"sessionAffinity": "ClientIP"}), fewer, &t);
-        assert_ne!(t2.at(vip(), Protocol::Tcp).unwrap().candidates(client(1)).next().unwrap(), mine);
-    }
-
-    #[test]
-    fn addresses_ports_and_types() {
-        let ep = json!([{"addresses": ["10.64.0.2"]}]);
-        let t = table(json!({}), ep.clone(), &ServiceTable::default());
-        assert!(t.at("10.43.0.9:81".parse().unwrap(), Protocol::Tcp).is_none());
-        assert!(t.at(vip(), Protocol::Udp).is_none());
-        assert!(t.is_service_ip(vip().ip()) && !t.is_service_ip(client(2)));
-        assert_eq!(t.node_ports().len(), 1);
-        assert_eq!(t.at_node_port(Protocol::Tcp, 30080).unwrap().service, "s");
-        let headless =
-            table(json!({"clusterIP": "None", "ports": [{"port": 80}]}), ep.clone(), &ServiceTable::default());
-        assert!(headless.node_ports().is_empty() && !headless.is_service_ip(vip().ip()));
-        let external = table(json!({"type": "ExternalName"}), ep, &ServiceTable::default());
-        assert!(external.at(vip(), Protocol::Tcp).is_none());
     }
 }

@@ -277,6 +277,63 @@ impl Drop for Cluster {
     }
 }
 
+/// A further node of a cluster: an agent of its own that uses the admin's credentials, so that no tunnel leads to it and
+/// nobody gets its logs. Stopped when dropped.
+pub struct FurtherNode {
+    /// The agent's data directory.
+    pub data_dir: PathBuf,
+    /// Where its node ports listen.
+    pub node_ports: String,
+    name: String,
+    pod_cidr: String,
+    kubeconfig: PathBuf,
+    agent: Option<Child>,
+}
+
+impl FurtherNode {
+    /// Starts an agent, whose pods have addresses of a range of the cluster's, and waits until its node is ready.
+    pub fn join(cluster: &Cluster, name: &str, pod_cidr: &str) -> Self {
+        let mut node = Self {
+            data_dir: cluster.data_dir.join(format!("further-{name}")),
+            node_ports: own_loopback(),
+            name: name.into(),
+            pod_cidr: pod_cidr.into(),
+            kubeconfig: cluster.kubeconfig(),
+            agent: None,
+        };
+        node.start();
+        cluster.until(&format!("node {name}"), "/status/conditions", |all| {
+            all.as_array().into_iter().flatten().any(|c| c["type"] == "Ready" && c["status"] == "True")
+        });
+        node
+    }
+
+    /// Starts the agent (again) on its data directory.
+    pub fn start(&mut self) {
+        let mut agent = copepod();
+        agent.arg("agent").arg("--kubeconfig").arg(&self.kubeconfig).arg("--data-dir").arg(&self.data_dir);
+        agent.args(["--node-name", &self.name, "--pod-cidr", &self.pod_cidr, "--cluster-domain", "cluster.local"]);
+        agent.args(["--virtual-cidrs", "10.64.0.0/10,10.43.0.0/16", "--node-port-address", &self.node_ports]);
+        // It ends when its standard input does.
+        agent.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null());
+        self.agent = Some(agent.spawn().expect("start copepod agent"));
+    }
+
+    /// Stops the agent and waits until it is gone.
+    pub fn stop(&mut self) {
+        if let Some(mut agent) = self.agent.take() {
+            drop(agent.stdin.take());
+            let _ = agent.wait();
+        }
+    }
+}
+
+impl Drop for FurtherNode {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
 fn collect(mut from: impl Read + Send + 'static, into: Arc<Mutex<String>>) {
     std::thread::spawn(move || {
         let mut buffer = [0; 4096];

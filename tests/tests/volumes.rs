@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use copepod_tests::{Cluster, wait_for};
+use copepod_tests::{Cluster, FurtherNode, wait_for};
 
 /// A pod whose toolbox runs once with these arguments.
 fn once(name: &str, args: &str, mount: &str, volume: &str) -> String {
@@ -258,4 +258,69 @@ fn a_claim_says_why_it_is_not_bound_and_is_when_it_can_be() {
         "pvc lacks",
         "Waiting for a volume to be created either by the external provisioner 'example.com/disks'",
     );
+}
+
+#[test]
+fn a_claim_says_which_pod_it_waits_for_and_that_no_disk_is_large_enough() {
+    let cluster = Cluster::start();
+    cluster.push("toolbox", "toolbox");
+    cluster.apply(&claim("data", ""));
+    described(&cluster, "pvc data", "waiting for first consumer to be created before binding");
+    let uses = "persistentVolumeClaim: {claimName: data}";
+    let nowhere = once("nowhere", "[sleep]", "", uses).replace("spec:\n", "spec:\n  nodeSelector: {disk: ssd}\n");
+    cluster.apply(&nowhere);
+    described(&cluster, "pvc data", "WaitForPodScheduled");
+    described(&cluster, "pvc data", "waiting for pod nowhere to be scheduled");
+    cluster.ok("label node node-1 disk=ssd");
+    cluster.until("pvc data", "/status/phase", |v| *v == "Bound");
+
+    cluster.apply(&claim("huge", "").replace("1Gi", "1024Pi"));
+    let words = "failed to provision volume with StorageClass \"local-path\": it asks for 1Ei, and the largest disk of any node has ";
+    described(&cluster, "pvc huge", words);
+    cluster.apply(&once("wants", "[sleep]", "", "persistentVolumeClaim: {claimName: huge}"));
+    described(&cluster, "pod wants", "0/1 nodes are available: 1 node(s) did not have enough free storage.");
+    assert_eq!(cluster.get("pvc huge")["status"]["phase"], "Pending");
+}
+
+#[test]
+fn directories_of_volumes_that_went_while_their_node_was_away_go_when_it_is_back() {
+    let cluster = Cluster::start();
+    cluster.push("toolbox", "toolbox");
+    let mut other = FurtherNode::join(&cluster, "node-2", "10.100.0.0/20");
+    let place = other.data_dir.join("volumes");
+    for name in ["goes", "stays", "lives"] {
+        cluster.apply(&claim(name, ""));
+        let uses = format!("persistentVolumeClaim: {{claimName: {name}}}");
+        let there = once(name, "[write, /data/kept, text]", "", &uses);
+        cluster.apply(&there.replace("spec:\n", "spec:\n  nodeSelector: {kubernetes.io/hostname: node-2}\n"));
+    }
+    let volumes: Vec<String> = ["goes", "stays", "lives"]
+        .map(|name| {
+            cluster.until(&format!("pod {name}"), "/status/phase", |v| *v == "Succeeded");
+            cluster.get(&format!("pvc {name}"))["spec"]["volumeName"].as_str().unwrap().to_string()
+        })
+        .into();
+    let [goes, stays, lives] = [0, 1, 2].map(|n| place.join(&volumes[n]).join("kept"));
+    // Somebody's own, and one that is to be kept.
+    std::fs::create_dir(place.join("own")).unwrap();
+    cluster.ok(&format!("patch pv {} -p {{\"spec\":{{\"persistentVolumeReclaimPolicy\":\"Retain\"}}}}", volumes[1]));
+    wait_for("the marks", || {
+        let marked = |n: usize| place.join(".marks").join(&volumes[n]).exists();
+        if marked(0) && !marked(1) && marked(2) { Ok(()) } else { Err("other marks".into()) }
+    });
+
+    other.stop();
+    cluster.ok("delete node node-2");
+    for name in ["goes", "stays"] {
+        cluster.ok(&format!("delete pod {name} --force --grace-period=0 --ignore-not-found"));
+        cluster.ok(&format!("delete pvc {name}"));
+    }
+    cluster.ok(&format!("delete pv {}", volumes[1]));
+    gone(&cluster, &format!("pv {}", volumes[0]));
+    gone(&cluster, &format!("pv {}", volumes[1]));
+    assert!(goes.exists() && stays.exists() && lives.exists());
+    other.start();
+    wait_for("the directory to go", || if goes.exists() { Err("it is there".into()) } else { Ok(()) });
+    assert!(!goes.parent().unwrap().exists());
+    assert!(stays.exists() && lives.exists() && place.join("own").exists());
 }

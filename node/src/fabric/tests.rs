@@ -1,4 +1,5 @@
 use super::*;
+use crate::service_table::Locality;
 use crate::sim::SimSandbox;
 use k8s_openapi::api::core::v1::Service;
 use k8s_openapi::api::discovery::v1::EndpointSlice;
@@ -31,7 +32,12 @@ fn setup(endpoints: &[u8]) -> Arc<Fabric> {
         "metadata": {"name": "web-1", "namespace": "n", "labels": {"kubernetes.io/service-name": "web"}},
         "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": list}))
     .unwrap();
-    fabric.set_services(Arc::new(ServiceTable::build([&service], [&slice], &ServiceTable::default())));
+    fabric.set_services(Arc::new(ServiceTable::build(
+        &Locality::default(),
+        [&service],
+        [&slice],
+        &ServiceTable::default(),
+    )));
     fabric.set_records(Arc::new(Records::build("cluster.local", [&service], [&slice], &[])));
     fabric
 }
@@ -119,7 +125,7 @@ async fn the_api_service_leads_to_the_server() {
     let service: Service = serde_json::from_value(json!({"metadata": {"name": "kubernetes", "namespace": "default"},
         "spec": {"clusterIP": "10.43.0.1", "ports": [{"name": "https", "port": 443}]}}))
     .unwrap();
-    fabric.set_services(Arc::new(ServiceTable::build([&service], [], &ServiceTable::default())));
+    fabric.set_services(Arc::new(ServiceTable::build(&Locality::default(), [&service], [], &ServiceTable::default())));
     let uplink = fabric.uplink(&key(9), "p9", &[ip(9)]);
     let (connected, accepted) =
         tokio::join!(uplink.connect(SocketAddr::new(ip(9), 1), "10.43.0.1:443".parse().unwrap()), listener.accept());
@@ -150,4 +156,37 @@ async fn names_outside_the_cluster_are_asked_for_at_a_rate() {
     assert_eq!(asked.get(), 2);
     let never = || unreachable!("nobody outside knows it");
     assert_eq!(fabric.resolve("n", "none.n.svc.cluster.local", never).await, Err(NetError::NameUnresolvable));
+}
+
+#[tokio::test]
+async fn a_local_policy_binds_clients_outside_the_cluster_alone() {
+    let fabric = setup(&[2, 3]);
+    let service: Service = serde_json::from_value(json!({"metadata": {"name": "web", "namespace": "n"},
+        "spec": {"clusterIP": "10.43.0.9", "externalTrafficPolicy": "Local",
+            "ports": [{"port": 80, "targetPort": 8080, "nodePort": 30080}]}}))
+    .unwrap();
+    let at = |n: u8, node: &str| json!({"addresses": [ip(n).to_string()], "nodeName": node});
+    let slice = |endpoints: serde_json::Value| -> EndpointSlice {
+        serde_json::from_value(json!({
+            "metadata": {"name": "web-1", "namespace": "n", "labels": {"kubernetes.io/service-name": "web"}},
+            "addressType": "IPv4", "ports": [{"port": 8080}], "endpoints": endpoints}))
+        .unwrap()
+    };
+    let here = Locality { node: "n1".into(), zone: String::new() };
+    let follow = |slice: EndpointSlice| {
+        fabric.set_services(Arc::new(ServiceTable::build(&here, [&service], [&slice], &fabric.services())));
+    };
+    let outside = async |client: &str| -> Result<String, NetError> {
+        Ok(talk(fabric.connect_node_port(client.parse().unwrap(), 30080).await?).await)
+    };
+    follow(slice(json!([at(2, "n2"), at(3, "n1")])));
+    for _ in 0..3 {
+        assert_eq!(outside("203.0.113.5:9").await.unwrap(), "pod 3: hi");
+    }
+    follow(slice(json!([at(2, "n2")])));
+    assert_eq!(outside("203.0.113.5:9").await, Err(NetError::ConnectionRefused));
+    for own in ["127.0.0.1:9", "[::ffff:127.0.0.1]:9", "192.0.2.1:9"] {
+        assert_eq!(outside(own).await.unwrap(), "pod 2: hi", "{own}");
+    }
+    assert_eq!(ask(&fabric, "192.0.2.1:30080").await.unwrap(), "pod 2: hi");
 }

@@ -6,13 +6,26 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use copepod_runtime::vfs::{HostDir, Node};
+use serde::{Deserialize, Serialize};
 
 /// Longest name of a directory in bytes, as of a DNS subdomain.
 const MAX_NAME: usize = 253;
 /// Mode of the directories: the node's alone.
 const MODE: u32 = 0o700;
 
-/// The place with the directories.
+/// Where the marks are, beside the directories; no volume has such a name.
+const MARKS: &str = ".marks";
+
+/// What is noted of a volume whose directory is to go with it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Mark {
+    /// The cluster that the volume was seen in: the UID of its namespace `kube-system`.
+    pub cluster: String,
+    /// The volume's resourceVersion when it was first seen.
+    pub revision: u64,
+}
+
+/// The place with the directories, each made here for the volume of its name, and with what is noted of them.
 #[derive(Debug, Clone)]
 pub struct LocalVolumes {
     dir: PathBuf,
@@ -42,15 +55,82 @@ impl LocalVolumes {
         HostDir::open(&path, &[]).map_err(failed)
     }
 
-    /// Takes a volume's directory away with all that is in it; links are not followed. Waits for the disk.
+    /// Takes a volume's directory away with all that is in it, and then its mark; links are not followed. Waits for the
+    /// disk.
     ///
     /// # Errors
     /// The name is none, or what the machine says; that nothing is there is none.
     pub fn remove(&self, name: &str) -> Result<(), String> {
-        match std::fs::remove_dir_all(self.dir.join(checked(name)?)) {
-            Err(error) if error.kind() != ErrorKind::NotFound => Err(format!("directory of volume {name:?}: {error}")),
-            _ => Ok(()),
+        missing_is_fine(std::fs::remove_dir_all(self.dir.join(checked(name)?)))
+            .map_err(|error| format!("directory of volume {name:?}: {error}"))?;
+        self.unmark(name)
+    }
+
+    /// Notes that a volume's directory is to go once no PersistentVolume names it any more. Waits for the disk.
+    ///
+    /// # Errors
+    /// The name is none, or what the machine says.
+    pub fn mark(&self, name: &str, mark: &Mark) -> Result<(), String> {
+        let path = self.mark_of(name)?;
+        let failed = |error: std::io::Error| format!("mark of volume {name:?}: {error}");
+        let text = serde_json::to_vec(mark).map_err(|e| failed(e.into()))?;
+        std::fs::DirBuilder::new().recursive(true).mode(MODE).create(self.dir.join(MARKS)).map_err(failed)?;
+        // Whole or not at all. No volume has a name like the first one's.
+        let new = self.dir.join(MARKS).join(format!("{name}~"));
+        std::fs::write(&new, text).and_then(|()| std::fs::rename(&new, path)).map_err(failed)
+    }
+
+    /// Forgets the mark: whatever happens to the volume, its directory stays. Waits for the disk.
+    ///
+    /// # Errors
+    /// The name is none, or what the machine says; that there is no mark is none.
+    pub fn unmark(&self, name: &str) -> Result<(), String> {
+        let removed = std::fs::remove_file(self.mark_of(name)?);
+        missing_is_fine(removed).map_err(|error| format!("mark of volume {name:?}: {error}"))
+    }
+
+    /// Whether a volume's directory is marked. Waits for the disk.
+    pub fn is_marked(&self, name: &str) -> bool {
+        self.mark_of(name).is_ok_and(|path| path.exists())
+    }
+
+    /// All marks by the names of their volumes; one that cannot be read counts as none. Waits for the disk.
+    ///
+    /// # Errors
+    /// What the machine says.
+    pub fn marks(&self) -> std::io::Result<Vec<(String, Mark)>> {
+        let entries = match std::fs::read_dir(self.dir.join(MARKS)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
+            entries => entries?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            let entry = entry?;
+            let Some(name) = entry.file_name().to_str().and_then(|name| Some(checked(name).ok()?.to_owned())) else {
+                continue;
+            };
+            let mark = std::fs::read(entry.path()).ok().and_then(|text| serde_json::from_slice(&text).ok());
+            found.extend(mark.map(|mark| (name, mark)));
         }
+        Ok(found)
+    }
+
+    fn mark_of(&self, name: &str) -> Result<PathBuf, String> {
+        Ok(self.dir.join(MARKS).join(checked(name)?))
+    }
+}
+
+/// Does what waits for the disk.
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    tokio::task::spawn_blocking(work).await.unwrap_or_else(|e| Err(e.to_string()))
+}
+
+fn missing_is_fine(done: std::io::Result<()>) -> std::io::Result<()> {
+    match done {
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(()),
+        done => done,
     }
 }
 
@@ -114,6 +194,35 @@ mod tests {
         local.remove("pvc-1").unwrap();
         assert!(local.open("../x").is_err() && local.remove("..").is_err());
         assert!(root.path().join("volumes").exists());
+    }
+
+    #[test]
+    fn marks_are_kept_beside_the_directories() {
+        let root = tempfile::tempdir().unwrap();
+        let local = LocalVolumes::new(root.path());
+        assert_eq!(local.marks().unwrap(), []);
+        let mark = |revision| Mark { cluster: "c1".into(), revision };
+        local.mark("pvc-1", &mark(7)).unwrap();
+        local.mark("pvc-1", &mark(8)).unwrap();
+        local.mark("pvc-2", &mark(9)).unwrap();
+        local.open("pvc-1").unwrap();
+        // Neither what was cut short nor what is no mark counts.
+        for (name, text) in [("pvc-3~", "{}"), ("pvc-4", "{\"cluster\""), ("pvc-5", "")] {
+            std::fs::write(root.path().join("volumes/.marks").join(name), text).unwrap();
+        }
+        let sorted = || {
+            let mut all = local.marks().unwrap();
+            all.sort_by(|a, b| a.0.cmp(&b.0));
+            all
+        };
+        assert_eq!(sorted(), [("pvc-1".into(), mark(8)), ("pvc-2".into(), mark(9))]);
+        assert!(local.is_marked("pvc-2") && !local.is_marked("pvc-9") && !local.is_marked("../marks"));
+        local.unmark("pvc-2").unwrap();
+        local.unmark("pvc-2").unwrap();
+        local.remove("pvc-1").unwrap();
+        assert_eq!(sorted(), []);
+        assert!(local.mark("../x", &mark(1)).is_err() && local.unmark("..").is_err());
+        assert!(local.open(".marks").is_err(), "no guest gets there");
     }
 
     #[test]

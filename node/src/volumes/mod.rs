@@ -5,6 +5,7 @@ mod files;
 pub mod host;
 pub mod local;
 pub mod reclaim;
+mod strays;
 
 use std::collections::BTreeMap;
 

@@ -3,6 +3,7 @@
 //! Nothing in memory makes a system call or blocks; only a mounted directory of the machine ([`HostDir`]) does. Everything
 //! a guest can make grow is charged to the tree's limits.
 
+mod disk;
 mod file;
 mod host;
 mod memory;
@@ -18,6 +19,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+pub use disk::disk_size;
 pub use host::{HostDir, MAX_OPEN as MAX_OPEN_HOST_FILES};
 pub use mounts::{Location, MAX_OPEN_FILES, Mount, Mounts, OpenFile, Source};
 pub use node::{Entry, MAX_LINKS, MAX_NAME, MAX_PATH, New, Node, NodeId, NodeKind, Result, Stat, VfsError};

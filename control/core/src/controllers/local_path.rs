@@ -1,7 +1,10 @@
 //! The provisioner of directories on nodes. A claim whose pod is about to go to a node gets a volume there. The node
 //! makes the directory when a pod first mounts it, and takes it away when the volume is deleted; a finalizer holds the
-//! volume until then. Sizes are not enforced.
+//! volume until then. A claim that asks for more than the node's disk has gets none; what is written is not counted.
 
+use std::sync::Arc;
+
+use copepod_api::Quantity;
 use copepod_api::names::{FINALIZER_LOCAL_PATH, FINALIZER_VOLUME, LABEL_HOSTNAME, LOCAL_PATH};
 use k8s_openapi::api::core::v1::{Node, PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::StorageClass;
@@ -14,13 +17,32 @@ use super::volume_claims::{
 use super::volume_phases::PROVISIONED_BY;
 use super::volume_protection::{is_held, without};
 use super::{Action, Plan, Target};
-use crate::scheduler::volumes::{SELECTED_NODE, mode_of};
+use crate::scheduler::volumes::{SELECTED_NODE, asked, mode_of};
+
+/// The resource by which a node tells the size of its disk.
+pub const DISK: &str = "ephemeral-storage";
 
 /// Whether a claim waits for a volume of this provisioner.
 pub fn is_asked(claim: &PersistentVolumeClaim) -> bool {
     annotation(&claim.metadata, STORAGE_PROVISIONER) == Some(LOCAL_PATH)
         && volume_name(claim).is_empty()
         && claim.metadata.deletion_timestamp.is_none()
+}
+
+/// The bytes of a node's disk; `None` if it does not tell.
+pub fn disk(node: &Node) -> Option<i64> {
+    let size = node.status.as_ref()?.allocatable.as_ref()?.get(DISK)?;
+    Some(Quantity::parse(&size.0).ok()?.value())
+}
+
+/// The bytes of the largest disk of any node, if a claim asks for more; `None` if a node may do, or does not tell.
+pub fn too_small(claim: &PersistentVolumeClaim, nodes: &[Arc<Node>]) -> Option<i64> {
+    let size = asked(claim);
+    let mut largest = None;
+    for node in nodes {
+        largest = largest.max(Some(disk(node).filter(|disk| *disk < size)?));
+    }
+    largest
 }
 
 /// The name of the volume that is made for a claim.
@@ -45,12 +67,24 @@ pub fn provision(claim: &PersistentVolumeClaim, class: Option<&StorageClass>, no
         return plan;
     }
     let Some(selected) = selected else { return Plan::nothing("it waits for its first pod") };
-    let Some(node) = node else {
-        // The scheduler selects another.
-        let unselected = precondition(&claim.metadata, &[(SELECTED_NODE, Value::Null)]);
-        let mut plan = Plan { actions: vec![change(claim, json!({"metadata": unselected}))], ..Plan::default() };
-        plan.warn("ProvisioningFailed", format!("failed to get target node: node {selected:?} not found"));
-        return plan;
+    let node = match node {
+        None => Err(format!("failed to get target node: node {selected:?} not found")),
+        Some(node) => match disk(node).filter(|disk| *disk < asked(claim)) {
+            Some(disk) => {
+                Err(format!("node {selected:?} has a disk of {disk} bytes: the claim asks for {}", asked(claim)))
+            }
+            None => Ok(node),
+        },
+    };
+    let node = match node {
+        Ok(node) => node,
+        Err(why) => {
+            // The scheduler selects another.
+            let unselected = precondition(&claim.metadata, &[(SELECTED_NODE, Value::Null)]);
+            let mut plan = Plan { actions: vec![change(claim, json!({"metadata": unselected}))], ..Plan::default() };
+            plan.warn("ProvisioningFailed", why);
+            return plan;
+        }
     };
     let name = volume_for(claim);
     let mut plan = Plan::nothing(format!("it gets a directory on {selected}"));

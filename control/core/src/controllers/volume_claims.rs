@@ -6,8 +6,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use copepod_api::Gvr;
 use copepod_api::names::LOCAL_PATH;
+use copepod_api::{Gvr, Quantity};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim, PersistentVolumeClaimSpec};
 use k8s_openapi::api::storage::v1::StorageClass;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -31,6 +31,9 @@ const IN_TREE: &str = "kubernetes.io/";
 /// How often it is said again why a claim waits.
 pub const REPEAT: Duration = Duration::from_secs(300);
 
+/// Pods that an event names; more are counted.
+const MAX_PODS_NAMED: usize = 10;
+
 /// PersistentVolumes.
 pub fn volumes() -> Gvr {
     meta::v1("", "persistentvolumes")
@@ -51,6 +54,10 @@ pub struct Seen<'a> {
     pub class: Option<&'a StorageClass>,
     /// The class of claims that name none.
     pub default_class: Option<&'a str>,
+    /// Pods that use the claim and have no node yet, by name.
+    pub pods: &'a [String],
+    /// The bytes of the largest disk of any node, if the claim is to get a directory there and asks for more.
+    pub too_small: Option<i64>,
 }
 
 /// Binds a claim, asks for a volume for it, or says why it waits.
@@ -76,8 +83,7 @@ pub fn reconcile(claim: &PersistentVolumeClaim, seen: &Seen) -> Plan {
         return bind(claim, volume);
     }
     if waits && annotation(&claim.metadata, SELECTED_NODE).is_none() {
-        let message = "waiting for first consumer to be created before binding".into();
-        return pending(claim, "WaitForFirstConsumer", message, false);
+        return consumer(claim, seen);
     }
     match class.filter(|c| !c.is_empty()) {
         Some(class) => provision(claim, class, seen.class),
@@ -87,6 +93,32 @@ pub fn reconcile(claim: &PersistentVolumeClaim, seen: &Seen) -> Plan {
             pending(claim, "FailedBinding", message.into(), false)
         }
     }
+}
+
+/// A claim that is bound once a pod that uses it is about to get a node.
+fn consumer(claim: &PersistentVolumeClaim, seen: &Seen) -> Plan {
+    if let Some(largest) = seen.too_small {
+        let class = claim_class(claim).unwrap_or_default();
+        let size = |bytes: i64| Quantity::from_bytes(u64::try_from(bytes).unwrap_or(0));
+        let message = format!(
+            "failed to provision volume with StorageClass {class:?}: it asks for {}, and the largest disk of any node \
+             has {}: make it again with less, or add a node",
+            size(asked(claim)),
+            size(largest)
+        );
+        return pending(claim, "ProvisioningFailed", message, true);
+    }
+    let rest = match seen.pods.len().saturating_sub(MAX_PODS_NAMED) {
+        0 => String::new(),
+        more => format!(" and {more} more"),
+    };
+    let names = || seen.pods.iter().take(MAX_PODS_NAMED).map(String::as_str).collect::<Vec<_>>().join(",");
+    let (reason, message) = match seen.pods {
+        [] => ("WaitForFirstConsumer", "waiting for first consumer to be created before binding".into()),
+        [pod] => ("WaitForPodScheduled", format!("waiting for pod {pod} to be scheduled")),
+        _ => ("WaitForPodScheduled", format!("waiting for pods {}{rest} to be scheduled", names())),
+    };
+    pending(claim, reason, message, false)
 }
 
 /// The volume that a claim names; empty if none.

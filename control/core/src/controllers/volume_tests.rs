@@ -146,6 +146,7 @@ fn a_claim_that_is_not_bound_says_why() {
     let elsewhere = volume("v", "1Gi", "", "storageClassName: d");
     let block = volume("v", "1Gi", "", "volumeMode: Block");
     let none = Seen::default;
+    let pods = |n: usize| (0..n).map(|n| format!("p{n}")).collect::<Vec<_>>();
     for (metadata, spec, seen, expected) in [
         (
             "",
@@ -159,6 +160,31 @@ fn a_claim_that_is_not_bound_says_why() {
             "",
             Seen { class: Some(&late), ..none() },
             "- WaitForFirstConsumer: waiting for first consumer to be created before binding",
+        ),
+        (
+            "",
+            "",
+            Seen { class: Some(&late), pods: &pods(1), ..none() },
+            "- WaitForPodScheduled: waiting for pod p0 to be scheduled",
+        ),
+        (
+            "",
+            "",
+            Seen { class: Some(&late), pods: &pods(2), ..none() },
+            "- WaitForPodScheduled: waiting for pods p0,p1 to be scheduled",
+        ),
+        (
+            "",
+            "",
+            Seen { class: Some(&late), pods: &pods(13), ..none() },
+            "waiting for pods p0,p1,p2,p3,p4,p5,p6,p7,p8,p9 and 3 more to be scheduled",
+        ),
+        (
+            "",
+            "",
+            Seen { class: Some(&late), pods: &pods(1), too_small: Some(512 << 20), ..none() },
+            "! ProvisioningFailed: failed to provision volume with StorageClass \"c\": it asks for 1Gi, and the largest \
+             disk of any node has 512Mi: make it again with less",
         ),
         (
             "",
@@ -379,6 +405,27 @@ fn directories_are_provided_on_the_selected_node() {
     }
     let gone = told(&local_path::provision(&asked, Some(&late), None));
     assert!(gone.contains("\"volume.kubernetes.io/selected-node\":null"), "{gone}");
+
+    // What no disk can hold is not promised.
+    let sized = |size: &str| -> Arc<Node> {
+        let disk = if size.is_empty() { String::new() } else { format!("{}: {size}", local_path::DISK) };
+        Arc::new(yaml(&format!("metadata: {{name: n1}}\nstatus: {{allocatable: {{{disk}}}}}")))
+    };
+    for (size, made) in [("1Gi", true), ("1023Mi", false), ("", true)] {
+        let plan = told(&local_path::provision(&asked, Some(&late), Some(&sized(size))));
+        assert_eq!(plan.contains("create"), made, "{plan}");
+        let unselected = plan.contains("\"volume.kubernetes.io/selected-node\":null");
+        assert_eq!(unselected && plan.contains("node \"n1\" has a disk of 1072693248 bytes"), !made, "{plan}");
+    }
+    for (sizes, expected) in [
+        (vec![], None),
+        (vec!["1Mi", "3Mi", "2Mi"], Some(3 << 20)),
+        (vec!["1Mi", "1Gi", "2Mi"], None),
+        (vec!["1Mi", ""], None),
+    ] {
+        let nodes: Vec<_> = sizes.iter().map(|size| sized(size)).collect();
+        assert_eq!(local_path::too_small(&asked, &nodes), expected, "{sizes:?}");
+    }
 
     // A directory that went with its node holds nothing.
     let mut going = made;

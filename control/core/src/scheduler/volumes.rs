@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
+use copepod_api::names::LOCAL_PATH;
 use copepod_api::{LabelSelector, Quantity};
 use k8s_openapi::api::core::v1::{PersistentVolume, PersistentVolumeClaim};
 use k8s_openapi::api::storage::v1::{CSINode, StorageClass};
@@ -16,6 +17,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use super::node_info::NodeInfo;
 use super::node_terms;
 use super::pod_info::PodInfo;
+use crate::controllers::local_path::DISK;
 use crate::controllers::meta;
 use crate::controllers::volume_claims::{BIND_COMPLETED, annotation};
 
@@ -244,6 +246,13 @@ pub(super) fn makes_for(class: &StorageClass, node: &NodeInfo) -> bool {
             let mut all = term.match_label_expressions.iter().flatten();
             all.all(|e| node.labels().get(&e.key).is_some_and(|v| e.values.contains(v)))
         })
+}
+
+/// Whether a node has room for what a class makes there. Only the size of its disk counts, not what others have of it,
+/// and one that does not tell its size has room.
+pub(super) fn has_room(class: &StorageClass, claim: &PersistentVolumeClaim, node: &NodeInfo) -> bool {
+    let disk = node.allocatable.other.get(DISK);
+    class.provisioner != LOCAL_PATH || disk.is_none_or(|disk| asked(claim) <= *disk)
 }
 
 /// Whether a volume that is kept for this very claim, or for nobody, is what the claim asks for; where it is, is not

@@ -3,11 +3,12 @@
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
+use copepod_api::names::LOCAL_PATH;
 use copepod_client::{Change, Key, Outcome, WorkQueue};
 use copepod_core::controllers::volume_claims::{self, BIND_COMPLETED, Seen, annotation, claim_class, volume_name};
-use copepod_core::controllers::{Target, meta, volume_phases};
-use copepod_core::scheduler::volumes::{class_of, may_hold};
-use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim};
+use copepod_core::controllers::{Target, local_path, meta, pod, volume_phases};
+use copepod_core::scheduler::volumes::{SELECTED_NODE, class_of, may_hold};
+use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
 use parking_lot::Mutex;
 
 use super::caches::Caches;
@@ -19,11 +20,13 @@ enum Item {
     Volume(String),
 }
 
-/// Names of volumes, by the claim that they are kept for, and of those that are not by class.
+/// Names of volumes, by the claim that they are kept for, and of those that are not by class; and names of pods that have
+/// no node yet, by the claims that they use.
 #[derive(Default)]
 struct Index {
     kept: HashMap<Key, BTreeSet<String>>,
     free: HashMap<String, BTreeSet<String>>,
+    pods: HashMap<Key, BTreeSet<String>>,
 }
 
 impl Index {
@@ -44,11 +47,37 @@ impl Index {
         }
     }
 
+    /// Returns the claims that have a new reason to wait: a pod that no node is found for, and no other pod.
+    fn follow_pod(&mut self, change: &Change<Pod>) -> Vec<Key> {
+        let name = change.last().map(|pod| meta::text(&pod.metadata.name)).unwrap_or_default();
+        for key in change.old.iter().flat_map(|pod| waits_for(pod)) {
+            take(&mut self.pods, &key, name);
+        }
+        let keys: Vec<Key> = change.new.iter().flat_map(|pod| waits_for(pod)).collect();
+        for key in &keys {
+            self.pods.entry(key.clone()).or_default().insert(name.into());
+        }
+        let refused = |pod: &Pod| pod::condition(pod, "PodScheduled").is_some_and(|c| c.status == "False");
+        let is_new =
+            change.new.as_ref().is_some_and(|p| refused(p)) && !change.old.as_ref().is_some_and(|p| refused(p));
+        let alone = |key: &Key| self.pods.get(key).is_some_and(|pods| pods.len() == 1);
+        keys.into_iter().filter(|key| is_new && alone(key)).collect()
+    }
+
     /// Volumes kept for a claim, and with a class those of it that are free.
     fn candidates(&self, claim: &Key, class: Option<&str>) -> Vec<String> {
         let free = class.and_then(|class| self.free.get(class));
         self.kept.get(claim).into_iter().chain(free).flatten().cloned().collect()
     }
+}
+
+/// The claims of a pod that has no node yet.
+fn waits_for(pod: &Pod) -> Vec<Key> {
+    if pod::terminal(pod) || !pod::node_name(pod).is_empty() {
+        return Vec::new();
+    }
+    let namespace = meta::text(&pod.metadata.namespace);
+    pod::claims(pod).into_iter().map(|name| Key::new(namespace, name)).collect()
 }
 
 fn take<K: std::hash::Hash + Eq>(map: &mut HashMap<K, BTreeSet<String>>, key: &K, name: &str) {
@@ -81,6 +110,12 @@ pub(super) fn run(context: Context) -> Running {
     caches.volumes.on_change(move |change| {
         i.lock().follow(change);
         volume_changed(&q, &c, change);
+    });
+    let (q, i) = (queue.clone(), index.clone());
+    caches.pods.on_change(move |change| {
+        for claim in i.lock().follow_pod(change) {
+            q.add(Item::Claim(claim));
+        }
     });
     let (q, c) = (queue.clone(), caches.clone());
     caches.storage_classes.on_change(move |change| {
@@ -156,11 +191,22 @@ async fn reconcile_claim(context: &Context, index: &Mutex<Index>, key: &Key) -> 
     let names = if named.is_empty() { index.lock().candidates(key, of_class) } else { Vec::new() };
     let candidates: Vec<_> = names.iter().filter_map(|name| caches.volumes.get(&Key::new("", name))).collect();
     let classes = if class_name.is_none() { caches.storage_classes.all() } else { Vec::new() };
+    let waits = named.is_empty() && annotation(&claim.metadata, SELECTED_NODE).is_none();
+    let late = class.as_deref().filter(|class| waits && volume_claims::is_late(class));
+    let pods: Vec<String> = match late {
+        Some(_) => index.lock().pods.get(key).into_iter().flatten().cloned().collect(),
+        None => Vec::new(),
+    };
+    let too_small = late
+        .filter(|class| class.provisioner == LOCAL_PATH)
+        .and_then(|_| local_path::too_small(&claim, &caches.nodes.all()));
     let seen = Seen {
         volume: volume.as_deref(),
         candidates: &candidates,
         class: class.as_deref(),
         default_class: volume_claims::default_class(&classes),
+        pods: &pods,
+        too_small,
     };
     let plan = volume_claims::reconcile(&claim, &seen);
     context.apply(&plan, &about("v1", "PersistentVolumeClaim", &claim.metadata), "").await.1

@@ -330,6 +330,9 @@ fn volumes() {
     let bound = "spec: {volumeName: pv, storageClassName: late}, status: {phase: Bound}";
     let pending = "spec: {storageClassName: late, accessModes: [ReadWriteOnce], resources: {requests: {storage: 1Gi}}}, status: {phase: Pending}";
     let size = "accessModes: [ReadWriteOnce], capacity: {storage: 1Gi}, storageClassName: late";
+    let local = waits.replace("copepod/local", copepod_api::names::LOCAL_PATH);
+    let large = pending.replace("1Gi", "2Gi");
+    let disks = "[{name: a, status: {allocatable: {pods: '9', ephemeral-storage: 1Gi}}}, {name: b, status: {allocatable: {pods: '9', ephemeral-storage: 2Gi}}}, {name: c}]";
     let no_maker = waits.replace("copepod/local", "kubernetes.io/no-provisioner");
     // (name, claim, volume, class, what the nodes say)
     let cases = [
@@ -345,7 +348,15 @@ fn volumes() {
         ("too small", pending, &format!("spec: {{{}}}", size.replace("1Gi", "1Mi")), &no_maker, "a:! node(s) didn't find available persistent volumes to bind, b:! node(s) didn't find available persistent volumes to bind".into()),
         ("someone else's", pending, &format!("spec: {{{size}, claimRef: {{namespace: shop, name: other}}}}"), &no_maker, "a:! node(s) didn't find available persistent volumes to bind, b:! node(s) didn't find available persistent volumes to bind".into()),
     ];
-    for (name, claim, volume, class, expected) in cases {
+    let full = "a:! node(s) did not have enough free storage, b, c".to_string();
+    // (name, nodes, claim, volume, class, what the nodes say)
+    let of_size = [
+        ("a directory", disks, pending, "", &*local, "a, b, c".to_string()),
+        ("a directory larger than a disk", disks, &*large, "", &*local, full),
+        ("what somebody else makes", disks, &*large, "", waits, "a, b, c".into()),
+    ];
+    let cases = cases.into_iter().map(|(name, claim, volume, class, says)| (name, nodes, claim, volume, class, says));
+    for (name, nodes, claim, volume, class, expected) in cases.chain(of_size) {
         let mut world = World::of(nodes);
         let volumes = &mut world.snapshot.volumes;
         if !claim.is_empty() {

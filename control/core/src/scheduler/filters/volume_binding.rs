@@ -8,10 +8,11 @@ use crate::scheduler::change::Change;
 use crate::scheduler::node_info::NodeInfo;
 use crate::scheduler::pod_info::PodInfo;
 use crate::scheduler::snapshot::Snapshot;
-use crate::scheduler::volumes::{ClaimStep, SELECTED_NODE, Standing, makes_for, reaches};
+use crate::scheduler::volumes::{ClaimStep, SELECTED_NODE, Standing, has_room, makes_for, reaches};
 
 const UNREACHED: &str = "node(s) didn't match PersistentVolume's node affinity";
 const NONE_TO_BIND: &str = "node(s) didn't find available persistent volumes to bind";
+const NO_ROOM: &str = "node(s) did not have enough free storage";
 const LOST: &str = "node(s) unavailable due to one or more pvc(s) bound to non-existent pv(s)";
 
 pub(super) const FILTER: Filter = Filter { name: "VolumeBinding", prepare, helped_by };
@@ -70,6 +71,8 @@ pub(in crate::scheduler) fn steps(
                     taken.push(volume_name);
                 } else if !makes_for(class, node) {
                     return Err(Refusal::lasting(NONE_TO_BIND));
+                } else if !has_room(class, claim, node) {
+                    return Err(Refusal::lasting(NO_ROOM));
                 } else if selected.is_some_and(|s| *s == node.name) {
                     steps.push(ClaimStep::Await { claim: name.clone() });
                 } else {
