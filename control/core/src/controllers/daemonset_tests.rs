@@ -229,6 +229,72 @@ fn rolling_update_with_surge_starts_the_new_before_the_old_ends() {
     assert_eq!(status(&c)["updatedNumberScheduled"], json!(2));
 }
 
+/// The node of each of these pods has them not ready any more.
+fn break_on(cluster: &mut Cluster, nodes: &[&str]) {
+    for pod in cluster.list::<Pod>("pods") {
+        if let Some(node) = node_of(&pod).filter(|n| nodes.contains(n)) {
+            cluster.run(text(&pod.metadata.name), node, false);
+        }
+    }
+}
+
+#[test]
+fn nodes_whose_old_pod_does_not_serve_are_updated_beyond_the_limits() {
+    let nodes = ["n1", "n2", "n3", "n4"];
+    // (limits, nodes without an available pod, what happens at once)
+    let cases: [(&str, &[&str], &[&str]); 6] = [
+        // A second pod costs such a node nothing; a node that serves is updated within the surge.
+        ("maxUnavailable: 0, maxSurge: 1", &["n2", "n3"], &["+n2", "+n3", "+n1", "-n2", "-n3"]),
+        ("maxUnavailable: 0, maxSurge: 1", &nodes, &["+n1", "+n2", "+n3", "+n4", "-n1", "-n2", "-n3", "-n4"]),
+        ("maxUnavailable: 0, maxSurge: 2", &["n1"], &["+n1", "+n2", "+n3", "-n1"]),
+        // Without a surge they use up what may be unavailable, but all of them go.
+        ("maxUnavailable: 1, maxSurge: 0", &["n2", "n3"], &["-n2", "-n3"]),
+        ("maxUnavailable: 3, maxSurge: 0", &["n2", "n3"], &["-n2", "-n3", "-n1"]),
+        ("maxUnavailable: 1, maxSurge: 0", &nodes, &["-n1", "-n2", "-n3", "-n4"]),
+    ];
+    for (limits, broken, expected) in cases {
+        let mut c = running(&format!("updateStrategy: {{rollingUpdate: {{{limits}}}}}"), &nodes);
+        break_on(&mut c, broken);
+        settle(&mut c);
+        image(&mut c, "b");
+        assert_eq!(settle(&mut c), expected, "{limits}, {broken:?}");
+        for _ in 0..nodes.len() {
+            stop_all(&mut c);
+            settle(&mut c);
+            run_all(&mut c, true);
+            settle(&mut c);
+        }
+        stop_all(&mut c);
+        assert!(settle(&mut c).is_empty(), "{limits}, {broken:?}");
+        let status = status(&c);
+        let counts = (&status["updatedNumberScheduled"], &status["numberAvailable"]);
+        assert_eq!((counts, c.names("pods").len()), ((&json!(4), &json!(4)), 4), "{limits}, {broken:?}");
+    }
+}
+
+#[test]
+fn a_second_pod_that_cannot_start_leaves_the_first_alone() {
+    // Both want the same port of the node: the new one is never bound.
+    let port = "template: {spec: {containers: [{name: c, image: a, ports: [{containerPort: 80, hostPort: 80}]}]}}";
+    let surge = "updateStrategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 1}}";
+    let mut c = running(&format!("{port}, {surge}"), &["n1", "n2", "n3"]);
+    image(&mut c, "b");
+    assert_eq!(settle(&mut c), ["+n1"]);
+    c.wait(10_000);
+    assert!(settle(&mut c).is_empty(), "it waits, and no other node is touched");
+    let counts = |c: &Cluster| {
+        let status = status(c);
+        [&status["numberAvailable"], &status["numberUnavailable"], &status["updatedNumberScheduled"]].map(Value::as_i64)
+    };
+    assert_eq!(counts(&c), [Some(3), None, None]);
+    // Only when the first is gone by another hand is there room.
+    let first = c.list::<Pod>("pods").into_iter().find(|p| pod::node_name(p) == "n1").unwrap();
+    c.remove("pods", text(&first.metadata.name));
+    run_all(&mut c, true);
+    assert_eq!(settle(&mut c), ["+n2"]);
+    assert_eq!(counts(&c), [Some(3), None, Some(1)]);
+}
+
 #[test]
 fn a_broken_template_stops_and_undo_heals() {
     let mut c = running("", &["n1", "n2", "n3"]);

@@ -59,8 +59,9 @@ impl Planned {
     pub fn name(&self) -> &str {
         text(&self.set.metadata.name)
     }
+    /// Available pods that it keeps: those that it is to lose may be in its status still.
     pub fn available(&self) -> i32 {
-        self.set.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0)
+        self.set.status.as_ref().and_then(|s| s.available_replicas).unwrap_or(0).min(self.replicas)
     }
 }
 
@@ -405,3 +406,7 @@ fn set_string(root: &mut Value, path: &[&str], key: &str, value: &str) {
 #[cfg(test)]
 #[path = "deployment_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "deployment_prop_tests.rs"]
+mod prop_tests;

@@ -357,6 +357,12 @@ mod tests {
         let tolerate = |seconds: &str| {
             format!("[{{key: node.kubernetes.io/unreachable, operator: Exists, effect: NoExecute{seconds}}}]")
         };
+        let both = |first: &str, second: &str| {
+            let one = |seconds: &str| format!("{{operator: Exists, tolerationSeconds: {seconds}}}");
+            format!("[{}, {}]", one(first), one(second))
+        };
+        let any_and =
+            |seconds: &str| format!("[{{operator: Exists}}, {{operator: Exists, tolerationSeconds: {seconds}}}]");
         // (taint's age, tolerations, evicted)
         let cases = [
             (-299, "[]".to_string(), false),
@@ -364,6 +370,20 @@ mod tests {
             (-11, tolerate(", tolerationSeconds: 10"), true),
             (-9, tolerate(", tolerationSeconds: 10"), false),
             (-9999, tolerate(""), false),
+            // Of several that match the shortest counts, and those without a limit do not.
+            (-11, both("10", "1000"), true),
+            (-11, both("1000", "10"), true),
+            (-9, both("10", "1000"), false),
+            (-11, any_and("10"), true),
+            (-9, any_and("10"), false),
+            (-9999, any_and("10000"), false),
+            // No time at all.
+            (0, tolerate(", tolerationSeconds: 0"), true),
+            (0, tolerate(", tolerationSeconds: -60"), true),
+            (0, both("0", "1000"), true),
+            // What does not match does not count.
+            (-11, "[{key: mine, operator: Exists, tolerationSeconds: 10}]".to_string(), false),
+            (-301, "[{key: mine, operator: Exists, tolerationSeconds: 1000}]".to_string(), true),
         ];
         for (age, tolerations, evicted) in cases {
             let mut pod = pod_here(&tolerations);
@@ -380,6 +400,34 @@ mod tests {
             assert_eq!(reason.is_some_and(|r| r == "DeletionByTaintManager"), evicted, "{age} {tolerations}");
             pod::doom(Arc::make_mut(&mut pod).status.as_mut().unwrap(), "DeletionByTaintManager", "", now());
             assert_eq!(matches!(decide(&pod), Some(Action::Delete { .. })), evicted, "{age} {tolerations}");
+        }
+    }
+
+    #[test]
+    fn of_two_taints_the_one_that_drives_a_pod_out_sooner_counts() {
+        let tolerate = |key: &str, seconds: &str| format!("{{key: {key}, operator: Exists{seconds}}}");
+        let (a, b) = (|s: &str| tolerate("a", s), |s: &str| tolerate("b", s));
+        // (ages of the taints `a` and `b`, tolerations, how long it stays)
+        let cases = [
+            (-5, -5, vec![], Some(0)),
+            (-5, -5, vec![a("")], Some(0)),
+            (-5, -5, vec![a(""), b("")], None),
+            (-5, -5, vec![a(""), b(", tolerationSeconds: 30")], Some(25)),
+            (-5, -5, vec![a(", tolerationSeconds: 20"), b(", tolerationSeconds: 30")], Some(15)),
+            (-5, -20, vec![a(", tolerationSeconds: 20"), b(", tolerationSeconds: 30")], Some(10)),
+            (-25, -5, vec![a(", tolerationSeconds: 20"), b("")], Some(0)),
+            (-5, -5, vec![a(", tolerationSeconds: 20"), b(", tolerationSeconds: 0")], Some(0)),
+        ];
+        for (age_a, age_b, tolerations, expected) in cases {
+            let taint = |key: &str, age| format!("{{key: {key}, effect: NoExecute, timeAdded: '{}'}}", at(age));
+            let node = node("True", &format!("[{}, {}]", taint("a", age_a), taint("b", age_b)));
+            let told = format!("{age_a} {age_b} {tolerations:?}");
+            let plan = reconcile(&node, now(), &[pod_here(&format!("[{}]", tolerations.join(", ")))], now());
+            let goes = plan.actions.iter().any(|a| a.target().gvr.resource == "pods");
+            assert_eq!(goes, expected == Some(0), "{told}");
+            // Without a taint that ends, only the next heartbeat is waited for.
+            let wait = expected.filter(|left| *left > 0).unwrap_or(GRACE.as_secs() + 1);
+            assert_eq!(plan.requeue_after, Some(Duration::from_secs(wait)), "{told}");
         }
     }
 }

@@ -128,6 +128,102 @@ fn deletes_the_least_useful_first() {
     }
 }
 
+/// A pod of a set by its UID, with the rest of its metadata, its node, phase, readiness and restarts.
+fn placed(
+    name: &str,
+    owner: &str,
+    meta: &str,
+    node: &str,
+    (phase, ready, restarts): (&str, Option<i64>, i32),
+) -> Arc<Pod> {
+    let mut pod = pod_yaml(
+        name,
+        &format!(
+            "labels: {{app: web}}, ownerReferences: [{{apiVersion: apps/v1, kind: ReplicaSet, name: web, uid: {owner}, controller: true}}]{meta}"
+        ),
+    );
+    pod.spec.get_or_insert_default().node_name = (!node.is_empty()).then(|| node.into());
+    let mut status = pod_status(phase, ready);
+    let container = json!({"name": "c", "image": "i", "imageID": "", "ready": true, "restartCount": restarts});
+    status.container_statuses = Some(vec![serde_json::from_value(container).unwrap()]);
+    pod.status = Some(status);
+    Arc::new(pod)
+}
+
+/// The names of the pods that a plan deletes, in its order.
+fn deleted(plan: &Plan) -> Vec<&str> {
+    let of = |a: &'_ Action| matches!(a, Action::Delete { .. });
+    plan.actions.iter().filter(|a| of(a)).map(|a| a.target().name.as_str()).collect()
+}
+
+#[test]
+fn each_reason_to_go_first_outweighs_all_that_come_after_it() {
+    let created = |ago: i64, cost: &str| {
+        let cost =
+            if cost.is_empty() { String::new() } else { format!(", annotations: {{{DELETION_COST}: '{cost}'}}") };
+        format!(", creationTimestamp: '{}'{cost}", at(-ago))
+    };
+    const LONG: i64 = 1 << 20;
+    // Each is worse than the next by one reason, and better than it by every later one. UIDs would give the opposite
+    // order.
+    let (bound, ready) = (("Running", Some(-LONG), 0), ("Running", Some(-1000), 0));
+    let pods = [
+        placed("z-unbound", "rs1", &created(LONG, "9"), "", bound),
+        placed("y-pending", "rs1", &created(LONG, "9"), "n1", ("Pending", Some(-LONG), 0)),
+        placed("x-unknown", "rs1", &created(LONG, "9"), "n2", ("Unknown", Some(-LONG), 0)),
+        placed("w-unready", "rs1", &created(LONG, "9"), "n3", ("Running", None, 0)),
+        placed("v-cheap", "rs1", &created(LONG, "-1"), "n4", bound),
+        placed("u-crowded", "rs1", &created(LONG, ""), "full", bound),
+        placed("t-ready-lately", "rs1", &created(LONG, ""), "n5", ("Running", Some(-10), 0)),
+        placed("s-restarts", "rs1", &created(LONG, ""), "n6", ("Running", Some(-1000), 5)),
+        placed("r-restarted", "rs1", &created(LONG, ""), "n7", ("Running", Some(-1000), 1)),
+        placed("q-young", "rs1", &created(2000, ""), "n8", ready),
+        placed("p-old", "rs1", &created(LONG, ""), "n9", ready),
+        placed("o-dear", "rs1", &created(10, "1"), "full", ("Running", Some(-1), 9)),
+    ];
+    let expected: Vec<String> = pods.iter().map(|p| text(&p.metadata.name).to_string()).collect();
+    for turn in 0..pods.len() {
+        let mut seen = pods.to_vec();
+        seen.rotate_left(turn);
+        assert_eq!(deleted(&reconcile(&set(0), &seen, &[], now())), expected);
+    }
+}
+
+#[test]
+fn nodes_with_pods_of_sibling_sets_are_relieved_first() {
+    let owned = |uid: &str, parent: &str| {
+        let mut owned = set(1);
+        owned.metadata.uid = Some(uid.into());
+        let parent = format!("{{apiVersion: apps/v1, kind: Deployment, name: d, uid: {parent}, controller: true}}");
+        owned.metadata.owner_references = Some(vec![yaml(&parent)]);
+        owned
+    };
+    let ready = |since| ("Running", Some(since), 0);
+    // (who owns the other set, its pod's phase, who goes)
+    for (parent, phase, expected) in
+        [("d1", "Running", "victim"), ("d2", "Running", "fresh"), ("d1", "Succeeded", "fresh")]
+    {
+        let pods = [
+            placed("fresh", "rs1", "", "n1", ready(-10)),
+            placed("victim", "rs1", "", "n2", ready(-1000)),
+            placed("beside", "rs2", "", "n2", (phase, Some(-1000), 0)),
+        ];
+        let siblings = [Arc::new(owned("rs1", "d1")), Arc::new(owned("rs2", parent))];
+        assert_eq!(deleted(&reconcile(&siblings[0], &pods, &siblings, now())), [expected], "{parent} {phase}");
+    }
+}
+
+#[test]
+fn about_equally_old_pods_go_in_the_order_of_their_uids() {
+    // (ages of `a` and `b`, who goes)
+    for (a, b, expected) in [(1025, 2047, "a"), (1025, 1023, "b"), (0, 0, "a"), (2, 1, "b"), (-5, 0, "a")] {
+        let pod = |name, age: i64| {
+            placed(name, "rs1", &format!(", creationTimestamp: '{}'", at(-age)), "n", ("Running", Some(-100), 0))
+        };
+        assert_eq!(deleted(&reconcile(&set(1), &[pod("a", a), pod("b", b)], &[], now())), [expected], "{a} {b}");
+    }
+}
+
 #[test]
 fn adopts_and_releases() {
     let orphan = Arc::new(pod_yaml("orphan", "labels: {app: web}"));

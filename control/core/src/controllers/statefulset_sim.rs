@@ -113,6 +113,11 @@ impl Sim {
     }
 }
 
+/// The lowest ordinal.
+fn start(spec: &StatefulSetSpec) -> i32 {
+    spec.ordinals.as_ref().and_then(|o| o.start).unwrap_or(0)
+}
+
 /// No plan takes away more available pods than may be unavailable, and under OrderedReady none does two things at once.
 fn check_bounds(set: &StatefulSet, pods: &[Arc<Pod>], plan: &Plan, now: Timestamp) {
     let spec = set.spec.as_ref().unwrap();
@@ -127,7 +132,8 @@ fn check_bounds(set: &StatefulSet, pods: &[Arc<Pod>], plan: &Plan, now: Timestam
     if spec.pod_management_policy.as_deref() != Some("Parallel") {
         assert!(writes.len() <= usize::try_from(allowed).unwrap(), "{writes:?}");
     }
-    let in_range = |name: &str| pods::ordinal("web", name).is_some_and(|n| n < replicas);
+    let first = start(spec);
+    let in_range = |name: &str| pods::ordinal("web", name).is_some_and(|n| (first..first + replicas).contains(&n));
     let least = usize::try_from(replicas - allowed).unwrap_or(0);
     for (what, min_ready) in [("ready", 0), ("available", spec.min_ready_seconds.unwrap_or(0))] {
         let up: Vec<&str> = pods
@@ -146,7 +152,7 @@ proptest! {
     #![proptest_config(ProptestConfig { cases: 128, ..ProptestConfig::default() })]
     #[test]
     fn no_two_pods_share_an_identity_and_all_heals(
-        shape in 0_usize..7,
+        shape in 0_usize..9,
         steps in prop::collection::vec((any::<u8>(), 0_usize..100), 1..80),
     ) {
         let shapes = [
@@ -157,6 +163,8 @@ proptest! {
             "updateStrategy: {rollingUpdate: {maxUnavailable: 50%}}, volumeClaimTemplates: [{metadata: {name: data}}]",
             "podManagementPolicy: Parallel, updateStrategy: {type: OnDelete, rollingUpdate: null}",
             "podManagementPolicy: Parallel, minReadySeconds: 9",
+            "ordinals: {start: 6}, updateStrategy: {rollingUpdate: {partition: 1, maxUnavailable: 2}}",
+            "ordinals: {start: 6}, podManagementPolicy: Parallel, updateStrategy: {rollingUpdate: {partition: 1}}",
         ];
         let mut sim = Sim::new(shapes[shape]);
         for (what, which) in steps {
@@ -165,11 +173,11 @@ proptest! {
         sim.heal();
         let set = sim.cluster.list::<StatefulSet>(SET)[0].clone();
         let (spec, status) = (set.spec.as_ref().unwrap(), set.status.as_ref().unwrap());
-        let expected: Vec<String> = (0..spec.replicas.unwrap()).map(|n| format!("web-{n}")).collect();
+        let expected: Vec<String> = (0..spec.replicas.unwrap()).map(|n| format!("web-{}", start(spec) + n)).collect();
         prop_assert_eq!(sim.cluster.names("pods"), expected);
         prop_assert_eq!(status.available_replicas, spec.replicas);
         let latest = status.update_revision.clone().unwrap();
-        let from = if shape == 2 { 1 } else { 0 };
+        let from = usize::from([2, 7, 8].contains(&shape));
         if shape != 5 {
             for pod in sim.cluster.list::<Pod>("pods").iter().skip(from) {
                 prop_assert_eq!(revision(pod), &latest);

@@ -226,6 +226,50 @@ fn rolling_update_by_partition_and_max_unavailable() {
 }
 
 #[test]
+fn a_rolling_update_counts_from_the_start_ordinal() {
+    // (rollingUpdate, the waves of deletions, the images in the end)
+    let cases: [(&str, &[&[&str]], &str); 5] = [
+        ("{partition: 0}", &[&["-web-9"], &["-web-8"], &["-web-7"]], "bbb"),
+        ("{partition: 2}", &[&["-web-9"]], "aab"),
+        ("{partition: 3}", &[], "aaa"),
+        ("{partition: 7}", &[], "aaa"),
+        ("{partition: 1, maxUnavailable: 2}", &[&["-web-9", "-web-8"]], "abb"),
+    ];
+    for (policy, (rolling, waves, expected)) in
+        ["OrderedReady", "Parallel"].into_iter().flat_map(|p| cases.iter().map(move |case| (p, *case)))
+    {
+        let mut c = running(&format!(
+            "ordinals: {{start: 7}}, podManagementPolicy: {policy}, updateStrategy: {{rollingUpdate: {rolling}}}"
+        ));
+        assert_eq!(c.names("pods"), ["web-7", "web-8", "web-9"]);
+        image(&mut c, "b");
+        for wave in waves {
+            assert_eq!(settle(&mut c), *wave, "{policy} {rolling}");
+            let gone: Vec<&str> = wave.iter().map(|w| w.trim_start_matches('-')).collect();
+            gone.iter().for_each(|pod| c.remove("pods", pod));
+            while c.names("pods").len() < 3 || c.values("pods").any(|p| p["status"]["phase"] == "Pending") {
+                settle(&mut c);
+                for pod in gone.iter().filter(|p| c.get("pods", p).is_some()).collect::<Vec<_>>() {
+                    c.run(pod, "n1", true);
+                }
+            }
+        }
+        assert!(settle(&mut c).is_empty(), "{policy} {rolling}");
+        assert_eq!(images(&c), expected, "{policy} {rolling}");
+        let status = status(&c);
+        assert_eq!(status["currentRevision"] == status["updateRevision"], expected == "bbb", "{policy} {rolling}");
+        // A pod that is lost comes back as its ordinal has it.
+        for pod in ["web-7", "web-9"] {
+            c.remove("pods", pod);
+            settle(&mut c);
+            run(&mut c, &[pod]);
+            settle(&mut c);
+        }
+        assert_eq!(images(&c), expected, "{policy} {rolling}: after a loss");
+    }
+}
+
+#[test]
 fn a_parallel_rollout_takes_no_more_than_may_be_unavailable() {
     // (maxUnavailable, minReadySeconds, pods that are not ready, the first that go)
     let cases: [(&str, i64, &[&str], &[&str]); 7] = [
