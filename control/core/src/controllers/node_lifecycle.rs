@@ -33,7 +33,8 @@ const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 /// The conditions that nobody can vouch for when the agent is silent.
 const WATCHED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
-/// Decides for one node. `last_heartbeat` is when the server last saw it renew its Lease, by the server's own clock.
+/// Decides for one node. `last_heartbeat` is when the server last saw it renew its Lease, by the server's own clock;
+/// `pods` are those on the node, others change nothing.
 pub fn reconcile(node: &Node, last_heartbeat: Timestamp, pods: &[Arc<Pod>], now: Timestamp) -> Plan {
     let mut plan = Plan::nothing("heartbeats come");
     if node.metadata.deletion_timestamp.is_some() {
