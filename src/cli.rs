@@ -4,6 +4,7 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use copepod_core::controllers::pod_gc::TERMINATED_THRESHOLD;
 
 /// This build's version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
@@ -107,6 +108,9 @@ pub struct ServerArgs {
     /// The scheduler's profiles: a KubeSchedulerConfiguration [default: one profile, default-scheduler].
     #[arg(long, value_name = "FILE")]
     pub scheduler_config: Option<PathBuf>,
+    /// How many pods that have ended may stay before the oldest are deleted; 0 keeps all.
+    #[arg(long, value_name = "N", default_value_t = TERMINATED_THRESHOLD)]
+    pub terminated_pod_gc_threshold: usize,
     /// Stop when standard input ends: for a server that is another program's child.
     #[arg(long, hide = true)]
     pub until_stdin_ends: bool,

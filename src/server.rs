@@ -11,7 +11,6 @@ use anyhow::{Context, Result, bail};
 use copepod_api::Cidr;
 use copepod_api::image::MAX_BLOB;
 use copepod_api::names::{GROUP_MASTERS, USER_APISERVER, USER_SCHEDULER};
-use copepod_core::controllers::pod_gc::TERMINATED_THRESHOLD;
 use copepod_core::scheduler::Profile;
 use copepod_dns::server::{DnsServer, SharedRecords};
 use copepod_server::api::{self, ApiConfig, ApiState};
@@ -178,7 +177,7 @@ pub async fn run(args: Box<ServerArgs>) -> Result<()> {
         clock: api::system_clock(),
         seed: rand_seed(),
         profiles: plan.profiles.clone(),
-        terminated_pods: TERMINATED_THRESHOLD,
+        terminated_pods: args.terminated_pod_gc_threshold,
     };
     let (mut tasks, views) = controllers::start(client, config, control.clone());
     let pinned = (!args.no_agent && !args.node_port_address.is_unspecified())

@@ -78,7 +78,8 @@ impl Keeper {
     }
 }
 
-/// Makes what is missing and corrects what differs (the server's address may change between starts).
+/// Makes what is missing and corrects what differs (the server's address may change between starts). Reads first: what is
+/// there as it should be is not written.
 ///
 /// # Errors
 /// The API server refused something; the error says what.
@@ -86,13 +87,13 @@ pub async fn ensure_bootstrap(client: kube::Client, info: BootstrapInfo) -> Resu
     let namespaces: Api<Namespace> = Api::all(client.clone());
     for name in NAMESPACES {
         let namespace = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": name}});
-        create(&namespaces, &namespace).await.map_err(BootstrapError::of("Namespace", name))?;
+        make_missing(&namespaces, name, &namespace).await.map_err(BootstrapError::of("Namespace", name))?;
     }
     let priorities: Api<PriorityClass> = Api::all(client.clone());
     for (name, value, description) in SYSTEM {
         let class = json!({"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass", "metadata": {"name": name},
             "value": value, "description": description});
-        create(&priorities, &class).await.map_err(BootstrapError::of("PriorityClass", name))?;
+        make_missing(&priorities, name, &class).await.map_err(BootstrapError::of("PriorityClass", name))?;
     }
     ensure(Api::<Service>::namespaced(client.clone(), "default"), "Service", service(&info)).await?;
     ensure(Api::<Endpoints>::namespaced(client.clone(), "default"), "Endpoints", endpoints(&info)).await?;
@@ -174,18 +175,43 @@ fn endpoint_slice(info: &BootstrapInfo) -> Value {
     })
 }
 
-/// Creates the object, or merges what we say into the one that is there; a merge that changes nothing writes nothing.
+/// Creates the object, or merges what we say into the one that is there if that says something else.
 async fn ensure<K>(api: Api<K>, kind: &'static str, object: Value) -> Result<(), BootstrapError>
 where
     K: kube::Resource<Scope = NamespaceResourceScope> + Clone + DeserializeOwned + Serialize + Debug,
 {
     let work = async {
-        if !create(&api, &object).await? {
+        let found = match api.get_opt(NAME).await? {
+            None if create(&api, &object).await? => return Ok(()),
+            found => serde_json::to_value(found).map_err(kube::Error::SerdeError)?,
+        };
+        if !says(&found, &object) {
             api.patch(NAME, &PatchParams::default(), &Patch::Merge(&object)).await?;
         }
         Ok(())
     };
     work.await.map_err(BootstrapError::of(kind, NAME))
+}
+
+/// Whether a merge of `wanted` into `found` changes nothing.
+fn says(found: &Value, wanted: &Value) -> bool {
+    match (found, wanted) {
+        (Value::Object(found), Value::Object(wanted)) => {
+            wanted.iter().all(|(key, wanted)| found.get(key).is_some_and(|found| says(found, wanted)))
+        }
+        (found, wanted) => found == wanted,
+    }
+}
+
+/// Creates an object if there is none of its name.
+async fn make_missing<K>(api: &Api<K>, name: &str, object: &Value) -> Result<(), kube::Error>
+where
+    K: Clone + DeserializeOwned + Serialize + Debug,
+{
+    if api.get_opt(name).await?.is_none() {
+        create(api, object).await?;
+    }
+    Ok(())
 }
 
 /// Creates an object; false if it is there already.

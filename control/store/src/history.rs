@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use tokio::time::Instant;
 
-use crate::{Event, Options, StoreError};
+use crate::{Event, Options, Record, StoreError};
 
-/// Memory of an event besides its key and value, roughly.
+/// Memory of an event besides its key, value and attributes, roughly.
 const EVENT_OVERHEAD: usize = 256;
 
 /// Recent events in revision order, without gaps: the one at `floor + 1` first.
@@ -19,8 +19,11 @@ pub(crate) struct History {
     options: Options,
 }
 
+/// What an event keeps in memory. The value before belongs to an earlier event: only that of a key's first event in
+/// history comes on top, so that all is at most half as much again.
 fn cost(event: &Event) -> usize {
-    EVENT_OVERHEAD + event.record.key.len() + 2 * event.record.value.len()
+    let Record { key, value, attrs, .. } = &event.record;
+    EVENT_OVERHEAD + key.len() + 2 * value.len() + attrs.cost()
 }
 
 impl History {
@@ -74,7 +77,7 @@ impl History {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Attrs, EventKind, Record};
+    use crate::{Attrs, EventKind};
     use std::sync::OnceLock;
     use std::time::Duration;
 
@@ -87,6 +90,10 @@ mod tests {
             revision,
         };
         Arc::new(Event { kind: EventKind::Created, record, previous: None, encoded: OnceLock::new() })
+    }
+
+    fn event_of(event: &Event) -> Event {
+        Event { kind: event.kind, record: event.record.clone(), previous: None, encoded: OnceLock::new() }
     }
 
     fn revisions(history: &History, after: u64) -> Vec<u64> {
@@ -109,6 +116,13 @@ mod tests {
         assert_eq!(h.floor(), 7);
         h.push(event(10, 100_000), now);
         assert_eq!((h.floor(), h.bytes), (10, 0));
+
+        // Attributes count too.
+        let labels = (0..20).map(|i| (format!("label-{i}"), "x".repeat(50))).collect();
+        let attrs = Arc::new(Attrs { labels, ..Attrs::default() });
+        let plain = event(11, 0);
+        let labelled = Event { record: Record { attrs, ..plain.record.clone() }, ..event_of(&plain) };
+        assert!(cost(&labelled) > cost(&plain) + 20 * 50, "{} {}", cost(&labelled), cost(&plain));
 
         let mut h = History::new(1, Options { history_age: Some(Duration::from_secs(10)), ..Options::default() });
         (2..5).for_each(|r| h.push(event(r, 0), now + Duration::from_secs(r * 5)));

@@ -40,6 +40,22 @@ pub struct Attrs {
     pub splice: u32,
 }
 
+impl Attrs {
+    /// Their bytes in memory, roughly.
+    pub fn cost(&self) -> usize {
+        /// A node of a map holds so many entries, and is allocated whole.
+        const NODE: usize = 11;
+        /// Bytes that an allocation takes besides what was asked for.
+        const SPARE: usize = 16;
+        let map = |map: &BTreeMap<String, String>| {
+            let nodes = map.len().div_ceil(NODE) * NODE * 2 * size_of::<String>();
+            let texts: usize = map.iter().map(|(key, value)| key.len() + value.len() + 2 * SPARE).sum();
+            nodes + texts
+        };
+        size_of::<Self>() + map(&self.labels) + map(&self.fields)
+    }
+}
+
 /// A value at one revision. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Record {

@@ -5,7 +5,8 @@ use std::time::Duration;
 pub struct Options {
     /// Changes kept for watches to resume from and lists to page at; older ones answer `Compacted`.
     pub history_count: usize,
-    /// Bytes of keys and values that history may hold (a value counts twice: its consumers cache an encoding of it).
+    /// Bytes of keys, values and attributes that history may hold (a value counts twice: its consumers cache an encoding of
+    /// it).
     pub history_bytes: usize,
     /// How long a change is kept; `None` for as long as the other bounds allow. Checked at each write.
     pub history_age: Option<Duration>,

@@ -8,9 +8,11 @@ mod objects;
 pub mod patch;
 pub mod queue;
 pub mod reflector;
+mod terms;
 pub mod transport;
 
 pub use events::Recorder;
 pub use queue::{Outcome, Settings, WorkQueue};
 pub use reflector::{Change, Key, Shared};
+pub use terms::Terms;
 pub use transport::{ConnectError, https, in_process};

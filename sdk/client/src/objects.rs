@@ -1,4 +1,4 @@
-//! The objects of a kind: by namespace and name, and by who controls them.
+//! The objects of a kind: by namespace and name, by who controls them, and by terms.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -6,9 +6,13 @@ use std::sync::Arc;
 use kube::Resource;
 
 use crate::Key;
+use crate::terms::{Groups, Terms};
 
 /// Objects of one kind. Their order is that of their names within a namespace.
-pub(crate) struct Objects<K>(HashMap<String, Namespace<K>>);
+pub(crate) struct Objects<K> {
+    namespaces: HashMap<String, Namespace<K>>,
+    groups: Groups<K>,
+}
 
 type Named<K> = BTreeMap<Arc<str>, Arc<K>>;
 
@@ -32,9 +36,10 @@ impl Controller {
     }
 }
 
-impl<K> Default for Objects<K> {
-    fn default() -> Self {
-        Self(HashMap::new())
+impl<K> Objects<K> {
+    /// None yet. They are found by these terms too.
+    pub fn new(terms: Option<Terms<K>>) -> Self {
+        Self { namespaces: HashMap::new(), groups: Groups::new(terms) }
     }
 }
 
@@ -42,10 +47,11 @@ impl<K: Resource> Objects<K> {
     /// Takes an object in; returns the one that had its key before.
     pub fn insert(&mut self, object: Arc<K>) -> Option<Arc<K>> {
         let key = Key::of(&*object);
-        let namespace = self.0.entry(key.namespace).or_default();
-        let name: Arc<str> = key.name.into();
+        let name: Arc<str> = key.name.as_str().into();
         let controller = Controller::of(&*object);
+        let namespace = self.namespaces.entry(key.namespace.clone()).or_default();
         let old = namespace.all.insert(name.clone(), object.clone());
+        self.groups.put(&key, old.as_deref(), &object);
         if let Some(before) = old.as_ref().map(|old| Controller::of(&**old)).filter(|before| *before != controller) {
             namespace.leave(&before, &name);
         }
@@ -55,33 +61,34 @@ impl<K: Resource> Objects<K> {
 
     /// Takes an object out.
     pub fn remove(&mut self, key: &Key) -> Option<Arc<K>> {
-        let namespace = self.0.get_mut(&key.namespace)?;
+        let namespace = self.namespaces.get_mut(&key.namespace)?;
         let old = namespace.all.remove(key.name.as_str())?;
         namespace.leave(&Controller::of(&*old), &key.name);
         if namespace.all.is_empty() {
-            self.0.remove(&key.namespace);
+            self.namespaces.remove(&key.namespace);
         }
+        self.groups.remove(key, &old);
         Some(old)
     }
 
     /// The object under a key.
     pub fn get(&self, key: &Key) -> Option<&Arc<K>> {
-        self.0.get(&key.namespace)?.all.get(key.name.as_str())
+        self.namespaces.get(&key.namespace)?.all.get(key.name.as_str())
     }
 
     /// The objects of a namespace.
     pub fn list(&self, namespace: &str) -> impl Iterator<Item = &Arc<K>> {
-        self.0.get(namespace).into_iter().flat_map(|namespace| namespace.all.values())
+        self.namespaces.get(namespace).into_iter().flat_map(|namespace| namespace.all.values())
     }
 
     /// All objects.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<K>> {
-        self.0.values().flat_map(|namespace| namespace.all.values())
+        self.namespaces.values().flat_map(|namespace| namespace.all.values())
     }
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.0.values().map(|namespace| namespace.all.len()).sum()
+        self.namespaces.values().map(|namespace| namespace.all.len()).sum()
     }
 
     /// The objects of a namespace whose controller has this kind and name.
@@ -94,8 +101,18 @@ impl<K: Resource> Objects<K> {
         self.of(namespace, &Controller::default())
     }
 
+    /// Whether a namespace has any.
+    pub fn any_in(&self, namespace: &str) -> bool {
+        self.namespaces.contains_key(namespace)
+    }
+
+    /// The objects by their terms.
+    pub fn groups(&self) -> &Groups<K> {
+        &self.groups
+    }
+
     fn of(&self, namespace: &str, controller: &Controller) -> impl Iterator<Item = &Arc<K>> + use<'_, K> {
-        let found = self.0.get(namespace).and_then(|namespace| namespace.by_controller.get(controller));
+        let found = self.namespaces.get(namespace).and_then(|namespace| namespace.by_controller.get(controller));
         found.into_iter().flat_map(BTreeMap::values)
     }
 }
@@ -139,7 +156,7 @@ mod tests {
 
     #[test]
     fn who_controls_what_follows_every_change() {
-        let mut pods = Objects::default();
+        let mut pods = Objects::new(None);
         let web = Some(("ReplicaSet", "web"));
         for (name, owner) in [("b", web), ("a", web), ("c", None), ("d", Some(("Job", "web")))] {
             assert!(pods.insert(pod(name, owner)).is_none());
@@ -155,11 +172,12 @@ mod tests {
         assert_eq!(names(pods.controlled("shop", "ReplicaSet", "web")), ["b", "c"]);
         assert_eq!(names(pods.uncontrolled("shop")), ["a"]);
         assert_eq!((names(pods.list("shop")), pods.len()), (vec!["a", "b", "c", "d"], 4));
+        assert!(pods.any_in("shop") && !pods.any_in("other"));
 
         for name in ["a", "b", "c", "d"] {
             assert!(pods.remove(&Key::new("shop", name)).is_some());
         }
         assert!(pods.remove(&Key::new("shop", "a")).is_none());
-        assert!(pods.0.is_empty() && pods.iter().next().is_none());
+        assert!(!pods.any_in("shop") && pods.iter().next().is_none());
     }
 }

@@ -1,5 +1,6 @@
 //! One shared cache per kind and process, fed by a list and watch that survives every interruption.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::objects::Objects;
+use crate::terms::Terms;
 
 /// Namespace and name; the namespace of cluster-scoped objects is empty.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -75,6 +77,7 @@ impl<K> Clone for Shared<K> {
 
 struct Inner<K> {
     objects: RwLock<Objects<K>>,
+    terms: Option<Terms<K>>,
     /// Locked for as long as a change is applied and told, so that a new handler misses and repeats nothing.
     handlers: Mutex<Vec<Handler<K>>>,
     ready: watch::Sender<bool>,
@@ -93,9 +96,22 @@ struct Seen {
 
 impl<K> Default for Shared<K> {
     fn default() -> Self {
+        Self::new(None)
+    }
+}
+
+impl<K> Shared<K> {
+    /// A cache whose objects are found by terms too. What was seen of an object is found by its terms before handlers
+    /// are told of it.
+    pub fn indexed(terms: Terms<K>) -> Self {
+        Self::new(Some(terms))
+    }
+
+    fn new(terms: Option<Terms<K>>) -> Self {
         Self {
             inner: Arc::new(Inner {
-                objects: RwLock::default(),
+                objects: RwLock::new(Objects::new(terms)),
+                terms,
                 handlers: Mutex::default(),
                 ready: watch::Sender::new(false),
                 seen: watch::Sender::new(Seen::default()),
@@ -131,6 +147,27 @@ where
             found.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
         }
         found
+    }
+    /// The objects found by a term ([`Self::indexed`]), by namespace and name. Costs what there are of them.
+    pub fn found_by(&self, term: &str) -> Vec<Arc<K>> {
+        self.inner.objects.read().groups().get(term).map(|(_, object)| object.clone()).collect()
+    }
+    /// The objects found by any of the terms, each once, by namespace and name.
+    pub fn found_by_any(&self, terms: &[String]) -> Vec<Arc<K>> {
+        let objects = self.inner.objects.read();
+        let found: BTreeMap<&Key, &Arc<K>> = terms.iter().flat_map(|term| objects.groups().get(term)).collect();
+        found.into_values().cloned().collect()
+    }
+    /// The objects found by the term by which the fewest are, by namespace and name: all that have all the terms, and
+    /// others. None if there is no term.
+    pub fn found_by_rarest(&self, terms: &[String]) -> Vec<Arc<K>> {
+        let objects = self.inner.objects.read();
+        let rarest = terms.iter().min_by_key(|term| objects.groups().len(term));
+        rarest.into_iter().flat_map(|term| objects.groups().get(term)).map(|(_, object)| object.clone()).collect()
+    }
+    /// Whether a namespace has any.
+    pub fn any_in(&self, namespace: &str) -> bool {
+        self.inner.objects.read().any_in(namespace)
     }
     /// All objects, ordered within each namespace.
     pub fn all(&self) -> Vec<Arc<K>> {
@@ -182,18 +219,19 @@ where
     /// Applies a stream of watch events until it ends.
     pub async fn follow(&self, events: impl Stream<Item = Event<K>>) {
         let mut events = std::pin::pin!(events);
-        let mut listing: Objects<K> = Objects::default();
+        let none = || Objects::new(self.inner.terms);
+        let mut listing = none();
         while let Some(event) = events.next().await {
             match event {
                 Event::Init => {
-                    listing = Objects::default();
+                    listing = none();
                     self.inner.seen.send_modify(|seen| seen.begun += 1);
                 }
                 Event::InitApply(object) => {
                     listing.insert(prepare(object));
                 }
                 Event::InitDone => {
-                    self.replace(std::mem::take(&mut listing));
+                    self.replace(std::mem::replace(&mut listing, none()));
                     self.inner.seen.send_modify(|seen| seen.complete = seen.begun);
                     self.inner.ready.send_replace(true);
                 }
@@ -279,110 +317,5 @@ fn tell<K>(handlers: &[Handler<K>], change: &Change<K>) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use futures::stream;
-    use k8s_openapi::api::core::v1::ConfigMap;
-    use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
-    use std::time::Duration;
-
-    fn map(name: &str, revision: u64) -> ConfigMap {
-        let mut map = ConfigMap::default();
-        map.metadata.namespace = Some("default".into());
-        map.metadata.name = Some(name.into());
-        map.metadata.resource_version = Some(revision.to_string());
-        map
-    }
-
-    fn recorder(shared: &Shared<ConfigMap>) -> Arc<Mutex<Vec<String>>> {
-        let log = Arc::new(Mutex::new(Vec::new()));
-        let sink = log.clone();
-        shared.on_change(move |change| {
-            let sign = match (&change.old, &change.new) {
-                (None, _) => '+',
-                (_, None) => '-',
-                _ => '~',
-            };
-            let object = change.last().unwrap();
-            sink.lock().push(format!("{sign}{}@{}", object.name_any(), revision_of(&**object)));
-        });
-        log
-    }
-
-    #[tokio::test]
-    async fn changes_are_told_once_and_in_order_through_a_relist() {
-        let shared = Shared::default();
-        let log = recorder(&shared);
-        let events = vec![
-            Event::Init,
-            Event::InitApply(map("a", 1)),
-            Event::InitApply(map("b", 2)),
-            Event::InitDone,
-            Event::Apply(map("c", 3)),
-            Event::Apply(map("a", 4)),
-            Event::Delete(map("b", 5)),
-            // The watch was cut: a is unchanged, c is gone, d is new.
-            Event::Init,
-            Event::InitApply(map("a", 4)),
-            Event::InitApply(map("d", 7)),
-            Event::InitDone,
-        ];
-        shared.follow(stream::iter(events)).await;
-        assert_eq!(*log.lock(), ["+a@1", "+b@2", "+c@3", "~a@4", "-b@5", "-c@3", "+d@7"]);
-        assert!(shared.is_ready());
-        assert_eq!((shared.len(), shared.revision()), (2, 7));
-        assert_eq!(*recorder(&shared).lock(), ["+a@4", "+d@7"], "a late handler hears what is there");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_writer_waits_for_its_own_write_however_long_it_takes() {
-        let shared = Shared::<ConfigMap>::default();
-        let (events, watch) = futures::channel::mpsc::unbounded();
-        let send = |event| events.unbounded_send(event).unwrap();
-        let follower = shared.clone();
-        tokio::spawn(async move { follower.follow(watch).await });
-        let waits = |revision| {
-            let shared = shared.clone();
-            tokio::spawn(async move { shared.caught_up(revision).await })
-        };
-        let (third, fifth) = (waits(3), waits(5));
-        tokio::time::sleep(Duration::from_secs(600)).await;
-        assert!(!third.is_finished());
-        send(Event::Apply(map("a", 4)));
-        third.await.unwrap();
-
-        // The watch is cut, and the object of revision 5 is gone meanwhile: the list does not show it.
-        send(Event::Init);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        let late = waits(6);
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        send(Event::InitDone);
-        fifth.await.unwrap();
-        tokio::time::sleep(Duration::from_secs(1)).await;
-        assert!(!late.is_finished(), "that list was begun before its write");
-        send(Event::Init);
-        send(Event::InitDone);
-        late.await.unwrap();
-    }
-
-    #[tokio::test]
-    async fn what_may_be_claimed_is_the_controllers_own_and_nobodys() {
-        let owned = |name: &str, owner: &str| {
-            let mut map = map(name, 1);
-            map.metadata.owner_references = Some(vec![OwnerReference {
-                kind: "Set".into(),
-                name: owner.into(),
-                controller: Some(true),
-                ..OwnerReference::default()
-            }]);
-            Event::Apply(map)
-        };
-        let shared = Shared::default();
-        let events = vec![owned("c", "web"), owned("b", "db"), Event::Apply(map("d", 1)), owned("e", "web")];
-        shared.follow(stream::iter(events)).await;
-        let names = |maps: Vec<Arc<ConfigMap>>| maps.iter().map(|m| m.name_any()).collect::<Vec<_>>();
-        assert_eq!(names(shared.controlled("default", "Set", "web")), ["c", "e"]);
-        assert_eq!(names(shared.claimable("default", "Set", "web")), ["c", "d", "e"]);
-        assert_eq!(names(shared.claimable("default", "Set", "other")), ["d"]);
-    }
-}
+#[path = "reflector_tests.rs"]
+mod tests;

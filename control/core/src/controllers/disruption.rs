@@ -1,7 +1,7 @@
 //! PodDisruptionBudget: how many of its pods may be evicted now.
 //! Source: <https://kubernetes.io/docs/tasks/run-application/configure-pdb/>.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -30,7 +30,8 @@ pub struct Scale {
     pub replicas: i32,
 }
 
-/// Decides for one budget. `pods` are all pods of its namespace; `scale_of` finds what scales a pod's controller.
+/// Decides for one budget. `pods` are those of its namespace that it selects, others change nothing; `scale_of` finds what
+/// scales a pod's controller.
 pub fn reconcile(
     budget: &PodDisruptionBudget,
     pods: &[Arc<Pod>],
@@ -40,7 +41,7 @@ pub fn reconcile(
     let mut plan = Plan::default();
     let status = match count(budget, pods, scale_of) {
         Ok(counts) => {
-            let disrupted = disrupted(budget, pods, now, &mut plan);
+            let disrupted = disrupted(budget, pods, &counts.selector, now, &mut plan);
             if counts.unmanaged {
                 let selector = meta::value(&budget.spec.as_ref().and_then(|s| s.selector.as_ref()));
                 plan.warn(
@@ -132,15 +133,18 @@ fn scaled_to(pods: &[&Arc<Pod>], scale_of: &impl Fn(&OwnerReference) -> Option<S
     Ok(scales.into_values().fold(0, i32::saturating_add))
 }
 
-/// The evictions that were allowed and whose pods still stand.
+/// The evictions that were allowed and whose pods still stand. Pods that it no longer selects do not count.
 fn disrupted(
     budget: &PodDisruptionBudget,
     pods: &[Arc<Pod>],
+    selector: &LabelSelector,
     now: Timestamp,
     plan: &mut Plan,
 ) -> BTreeMap<String, Time> {
     let noted = budget.status.as_ref().and_then(|s| s.disrupted_pods.clone()).unwrap_or_default();
-    let standing = |name: &str| pods.iter().any(|p| text(&p.metadata.name) == name && !pod::terminating(p));
+    let guarded = pods.iter().filter(|p| meta::selects(selector, &p.metadata) && !pod::terminating(p));
+    let guarded: HashSet<&str> = guarded.map(|p| text(&p.metadata.name)).collect();
+    let standing = |name: &str| guarded.contains(name);
     noted
         .into_iter()
         .filter(|(name, since)| {
@@ -303,6 +307,15 @@ mod tests {
         let gone = reconcile(&budget("minAvailable: 1", &noted(10)), &three[1..], scale(3), now());
         assert_eq!(status(&gone)["currentHealthy"], 2);
         assert!(status(&gone)["disruptedPods"].is_null());
+        // One that is no longer selected does not count, whether or not it is among those given.
+        let mut left = pods(3, 0);
+        Arc::make_mut(&mut left[0]).metadata.labels = None;
+        for some in [&left[..], &left[1..]] {
+            let plan = reconcile(&budget("minAvailable: 1", &noted(10)), some, scale(3), now());
+            let got = status(&plan);
+            assert_eq!((&got["currentHealthy"], &got["expectedPods"]), (&2.into(), &2.into()));
+            assert!(got["disruptedPods"].is_null() && plan.requeue_after.is_none(), "{plan:?}");
+        }
     }
 
     #[test]

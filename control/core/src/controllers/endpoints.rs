@@ -19,7 +19,7 @@ const LABEL_MANAGED_BY: &str = "endpoints.kubernetes.io/managed-by";
 /// Name, number and protocol of the ports of a pod.
 type Ports = Vec<(String, i32, String)>;
 
-/// Decides for one Service.
+/// Decides for one Service. `pods` are those of its namespace that it selects; others change nothing.
 pub fn reconcile(service: &Service, pods: &[Arc<Pod>], current: Option<&Endpoints>) -> Plan {
     let Some(selector) = selector(service) else { return Plan::nothing("no selector: endpoints are the user's") };
     if service.metadata.deletion_timestamp.is_some() {

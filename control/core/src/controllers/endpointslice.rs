@@ -30,7 +30,8 @@ type Filled<'a> = Vec<(&'a EndpointSlice, Vec<Endpoint>)>;
 /// Tells a node's zone: `None` if there is no such node, empty if it is in none.
 pub type ZoneOf<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Decides for one Service. `pods` are all pods of its namespace, `slices` those labelled with the Service's name.
+/// Decides for one Service. `pods` are those of its namespace that it selects, in any order and with any others; `slices`
+/// those labelled with the Service's name.
 pub fn reconcile(service: &Service, pods: &[Arc<Pod>], slices: &[Arc<EndpointSlice>], zone_of: ZoneOf<'_>) -> Plan {
     let Some(selector) = selector(service) else { return Plan::nothing("no selector: endpoints are the user's") };
     if service.metadata.deletion_timestamp.is_some() {
@@ -134,7 +135,7 @@ pub(super) fn publishes(service: &Service) -> bool {
 }
 
 /// The Service's selector; `None` if endpoints are not ours to keep.
-pub(super) fn selector(service: &Service) -> Option<LabelSelector> {
+pub fn selector(service: &Service) -> Option<LabelSelector> {
     let spec = service.spec.as_ref()?;
     if spec.type_.as_deref() == Some("ExternalName") {
         return None;

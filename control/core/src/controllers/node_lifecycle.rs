@@ -35,7 +35,8 @@ const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
 const WATCHED: [&str; 4] = ["Ready", "MemoryPressure", "DiskPressure", "PIDPressure"];
 
 /// Decides for one node. `last_heartbeat` is when the server last saw it renew its Lease, by the server's own clock;
-/// `permission`, if it is not ready, whether it may drive its pods out.
+/// `permission`, if it is not ready, whether it may drive its pods out; `pods` are those on the node, others change
+/// nothing.
 pub fn reconcile(
     node: &Node,
     last_heartbeat: Timestamp,

@@ -1,7 +1,6 @@
 //! Keeps the status of ResourceQuotas: what may be used, and what is used by the objects that are there. Admission
 //! raises the usage with each write; here it falls again.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use copepod_api::{GroupResource, Quantity};
@@ -22,13 +21,66 @@ const CONFIRM: Duration = Duration::from_secs(5);
 /// Whose objects must be looked at one by one, not merely counted.
 pub const MEASURED: [&str; 3] = ["persistentvolumeclaims", "pods", "services"];
 
-/// The objects of a namespace that a quota is about.
-#[derive(Debug, Default)]
-pub struct Observed {
-    /// Objects of the [`MEASURED`] core resources, by resource.
-    pub objects: BTreeMap<&'static str, Vec<Value>>,
-    /// How many objects there are of other resources, by the resource.
-    pub counts: Vec<(GroupResource, usize)>,
+/// What the objects of a namespace use of a quota, as they are shown to it: none is kept.
+#[derive(Debug)]
+pub struct Observed<'a> {
+    quota: &'a Value,
+    now: Timestamp,
+    total: Amounts,
+    /// How many objects were shown.
+    shown: usize,
+    /// Whose objects were shown or counted, if there are any.
+    known: Vec<GroupResource>,
+}
+
+impl<'a> Observed<'a> {
+    /// Nothing yet.
+    pub fn of(quota: &'a Value, now: Timestamp) -> Self {
+        Self { quota, now, total: Amounts::new(), shown: 0, known: Vec::new() }
+    }
+
+    /// Takes in objects, or that there are none, of one of the [`MEASURED`] core resources.
+    pub fn measure(&mut self, plural: &str, objects: impl IntoIterator<Item = Value>) {
+        let resource = GroupResource { group: String::new(), resource: plural.into() };
+        for object in objects {
+            self.shown += 1;
+            if matches_scopes(self.quota, &resource, &object) {
+                amounts::add(&mut self.total, &usage(&resource, &object, self.now));
+            }
+        }
+        if !self.known.contains(&resource) {
+            self.known.push(resource);
+        }
+    }
+
+    /// Takes in how many objects there are of another resource.
+    pub fn count(&mut self, resource: GroupResource, count: usize) {
+        // No scope holds them.
+        if matches_scopes(self.quota, &resource, &Value::Null) {
+            let count = Quantity::from_units(i64::try_from(count).unwrap_or(i64::MAX));
+            let names = usage(&resource, &Value::Null, self.now).into_keys();
+            self.total.extend(names.map(|name| (name, count)));
+        }
+        self.known.push(resource);
+    }
+
+    /// How many objects were looked at one by one.
+    pub fn len(&self) -> usize {
+        self.shown
+    }
+    /// Whether none was.
+    pub fn is_empty(&self) -> bool {
+        self.shown == 0
+    }
+
+    /// What is used: what nothing uses is zero; what nothing can count has no usage.
+    fn used(&self) -> Amounts {
+        amounts::at(self.quota, "/spec/hard")
+            .into_keys()
+            .filter(|name| self.known.iter().any(|resource| counts(resource, name)))
+            .map(|name| (name.clone(), self.total.get(&name).copied().unwrap_or_default()))
+            .collect()
+    }
 }
 
 /// Whether a quota counts objects of a resource.
@@ -42,39 +94,12 @@ pub fn is_stale(quota: &Value) -> bool {
     hard != amounts::at(quota, "/status/hard") || hard.keys().any(|name| !used.contains_key(name))
 }
 
-/// What is used of a quota.
-fn used(quota: &Value, observed: &Observed, now: Timestamp) -> Amounts {
-    let mut total = Amounts::new();
-    for (plural, objects) in &observed.objects {
-        let resource = GroupResource { group: String::new(), resource: (*plural).into() };
-        for object in objects.iter().filter(|o| matches_scopes(quota, &resource, o)) {
-            amounts::add(&mut total, &usage(&resource, object, now));
-        }
-    }
-    for (resource, count) in &observed.counts {
-        // No scope holds them.
-        let within = matches_scopes(quota, resource, &Value::Null);
-        let count = Quantity::from_units(i64::try_from(*count).unwrap_or(i64::MAX));
-        for (name, _) in usage(resource, &Value::Null, now).into_iter().filter(|_| within) {
-            total.insert(name, count);
-        }
-    }
-    // What nothing uses is zero; what nothing can count has no usage.
-    let resources = observed.counts.iter().map(|(resource, _)| resource.clone());
-    let measured = observed.objects.keys().map(|p| GroupResource { group: String::new(), resource: (*p).into() });
-    let known: Vec<GroupResource> = resources.chain(measured).collect();
-    amounts::at(quota, "/spec/hard")
-        .into_keys()
-        .filter(|name| known.iter().any(|resource| counts(resource, name)))
-        .map(|name| (name.clone(), total.get(&name).copied().unwrap_or_default()))
-        .collect()
-}
-
 /// Writes the status that the objects ask for. It must still be the status that was read: admission raises it.
-pub fn reconcile(quota: &Value, observed: &Observed, now: Timestamp) -> Plan {
+pub fn reconcile(observed: &Observed<'_>) -> Plan {
+    let quota = observed.quota;
     let mut plan = Plan::nothing("quota usage");
     plan.requeue(RESYNC);
-    let (hard, used) = (amounts::at(quota, "/spec/hard"), used(quota, observed, now));
+    let (hard, used) = (amounts::at(quota, "/spec/hard"), observed.used());
     let (was_hard, was_used) = (amounts::at(quota, "/status/hard"), amounts::at(quota, "/status/used"));
     if (&hard, &used) == (&was_hard, &was_used) {
         return plan;
@@ -111,7 +136,8 @@ mod tests {
             "spec": spec, "status": status})
     }
 
-    fn observed() -> Observed {
+    /// The plan for a quota of what is there. Pods are shown in two parts.
+    fn plan(quota: &Value) -> Plan {
         let pod = |phase: &str, qos: &str, cpu: &str| {
             json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
                 "status": {"phase": phase, "qosClass": qos}})
@@ -121,26 +147,32 @@ mod tests {
             pod("Pending", "BestEffort", "0"),
             pod("Succeeded", "Burstable", "4"),
         ];
-        Observed {
-            objects: BTreeMap::from([("pods", pods)]),
-            counts: vec![(GroupResource { group: "apps".into(), resource: "deployments".into() }, 3)],
-        }
+        let mut observed = Observed::of(quota, now());
+        let (some, others) = pods.split_at(1);
+        observed.measure("pods", some.to_vec());
+        observed.measure("pods", others.to_vec());
+        observed.measure("services", []);
+        observed.count(GroupResource { group: "apps".into(), resource: "deployments".into() }, 3);
+        reconcile(&observed)
     }
 
     #[test]
     fn usage_is_what_is_there() {
         let all = json!({"hard": {"pods": "5", "requests.cpu": "2", "count/pods": "9", "count/deployments.apps": "4",
-            "count/unknown.example.com": "1"}});
+            "services": "1", "count/unknown.example.com": "1"}});
         let burst = json!({"hard": {"pods": "5"}, "scopes": ["NotBestEffort"]});
         let cases = [
-            (all, json!({"pods": "2", "requests.cpu": "500m", "count/pods": "3", "count/deployments.apps": "3"})),
+            (
+                all,
+                json!({"pods": "2", "requests.cpu": "500m", "count/pods": "3", "services": "0",
+                "count/deployments.apps": "3"}),
+            ),
             (burst, json!({"pods": "1"})),
         ];
         for (spec, want) in cases {
             let quota = quota(spec.clone(), json!({}));
             assert!(is_stale(&quota), "{spec}");
-            let Some(Action::Patch { patch, subresource: "status", .. }) = reconcile(&quota, &observed(), now()).status
-            else {
+            let Some(Action::Patch { patch, subresource: "status", .. }) = plan(&quota).status else {
                 panic!("{spec}")
             };
             assert_eq!(patch["status"], json!({"hard": spec["hard"], "used": want}), "{spec}");
@@ -153,10 +185,10 @@ mod tests {
         let spec = json!({"hard": {"pods": "5"}});
         let same = quota(spec.clone(), json!({"hard": {"pods": "5"}, "used": {"pods": "2"}}));
         assert!(!is_stale(&same));
-        let plan = reconcile(&same, &observed(), now());
-        assert_eq!((plan.status, plan.requeue_after), (None, Some(RESYNC)));
+        let unchanged = plan(&same);
+        assert_eq!((unchanged.status, unchanged.requeue_after), (None, Some(RESYNC)));
         let other = quota(spec, json!({"hard": {"secrets": "1"}, "used": {"secrets": "1", "pods": "9"}}));
-        let plan = reconcile(&other, &observed(), now());
+        let plan = plan(&other);
         let Some(Action::Patch { patch, .. }) = plan.status else { panic!() };
         let want = json!({"hard": {"pods": "5", "secrets": null}, "used": {"pods": "2", "secrets": null}});
         assert_eq!(patch["status"], want);

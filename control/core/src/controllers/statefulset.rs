@@ -38,7 +38,7 @@ impl HasMeta for StatefulSet {
 pub struct Observed<'a> {
     /// The pods that it may claim.
     pub pods: &'a [Arc<Pod>],
-    /// All claims of its namespace.
+    /// The claims that have names of its pods' claims; others change nothing.
     pub claims: &'a [Arc<PersistentVolumeClaim>],
     /// The revisions that it may claim and those that have names which it needs.
     pub revisions: &'a [Arc<ControllerRevision>],

@@ -2,6 +2,7 @@
 //! does is decided by the pure [`plan`].
 
 use axum::response::Response;
+use bytes::BytesMut;
 use copepod_api::{ApiError, FieldError, Gvk};
 use copepod_core::resource::Resource;
 use copepod_core::schema;
@@ -125,34 +126,38 @@ pub(crate) async fn delete(request: &Request) -> Result<Response, ApiError> {
     }
 }
 
-/// DELETE of a collection: every selected object, as a delete of it would.
+/// DELETE of a collection: every selected object, as a delete of it would; of a limited one a page, and the token that
+/// leads to the next. Each answer is encoded as it comes: decoded objects would take many times the room of their bytes.
 pub(crate) async fn delete_collection(request: &Request) -> Result<Response, ApiError> {
     let options = DeleteOptions::of(request)?;
     let selector = Selector::of(&request.resource, &request.query)?;
     let page = read::list_page(request, &selector)?;
-    let revision = page.revision;
+    let gvk = request.resource.gvk();
+    let mut list = BytesMut::from(page.head(&format!("{}List", gvk.kind), &gvk.api_version()).as_bytes());
     let tasks = page.records.into_iter().map(|record| {
         let options = &options;
         async move {
             let name = record.key.rsplit('/').next().unwrap_or_default().to_string();
             // Across namespaces the key, not the URL, says where the object is.
             match delete_at(request, &record.key, &name, options).await {
-                Ok(Deleted::Gone(object)) => Ok(Some(object)),
-                Ok(Deleted::Marked(outcome)) => outcome.value(request).map(Some),
+                Ok(Deleted::Gone(object)) => Outcome::Unstored(object).bytes(request).map(Some),
+                Ok(Deleted::Marked(outcome)) => outcome.bytes(request).map(Some),
                 Err(e) if e.code == 404 => Ok(None),
                 Err(e) => Err(e),
             }
         }
     });
-    let deleted: Vec<Option<Value>> =
-        futures::stream::iter(tasks).buffered(COLLECTION_CONCURRENCY).try_collect().await?;
-    let gvk = request.resource.gvk();
-    let list = json!({
-        "kind": format!("{}List", gvk.kind), "apiVersion": gvk.api_version(),
-        "metadata": {"resourceVersion": revision.to_string()},
-        "items": deleted.into_iter().flatten().collect::<Vec<_>>(),
-    });
-    present::plain(request, 200, &list)
+    let mut deleted = std::pin::pin!(futures::stream::iter(tasks).buffered(COLLECTION_CONCURRENCY));
+    let mut first = true;
+    while let Some(answer) = deleted.try_next().await? {
+        let Some(object) = answer else { continue };
+        if !std::mem::take(&mut first) {
+            list.extend_from_slice(b",");
+        }
+        list.extend_from_slice(&object);
+    }
+    list.extend_from_slice(b"]}");
+    present::encoded(request, 200, list.freeze())
 }
 
 /// What became of a deleted object.

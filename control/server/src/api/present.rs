@@ -30,7 +30,7 @@ pub(crate) enum Outcome {
 
 impl Outcome {
     /// The object in JSON.
-    fn bytes(&self, request: &Request) -> Result<Bytes, ApiError> {
+    pub fn bytes(&self, request: &Request) -> Result<Bytes, ApiError> {
         match self {
             Self::Stored(record) => object::served(request, record),
             Self::Unstored(value) => serde_json::to_vec(value).map(Into::into).map_err(ApiError::internal),
@@ -95,6 +95,15 @@ pub(crate) fn list(request: &Request, page: &ListPage) -> Result<Response, ApiEr
 pub(crate) fn plain(request: &Request, code: u16, value: &Value) -> Result<Response, ApiError> {
     let (format, bytes) = encode(request.accept.format, value)?;
     Ok(respond(request, code, format, bytes))
+}
+
+/// What is encoded in JSON already, in the negotiated format.
+pub(crate) fn encoded(request: &Request, code: u16, json: Bytes) -> Result<Response, ApiError> {
+    if request.accept.format == Format::Json {
+        return Ok(respond(request, code, Format::Json, json));
+    }
+    let value = serde_json::from_slice(&json).map_err(ApiError::internal)?;
+    plain(request, code, &value)
 }
 
 /// Encodes a value.

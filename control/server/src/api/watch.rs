@@ -30,6 +30,8 @@ const BOOKMARK_EVERY: Duration = Duration::from_secs(60);
 const MIN_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// Events are gathered into one write up to about this many bytes.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// What an event in JSON has besides the stored object: its frame and the resourceVersion.
+const FRAME_BYTES: usize = 96;
 /// The annotation of the bookmark that ends the initial events.
 const INITIAL_EVENTS_END: &str = "k8s.io/initial-events-end";
 
@@ -255,7 +257,8 @@ impl Stream {
             let bytes = match event.encoded.get() {
                 Some(bytes) => bytes,
                 None => {
-                    let mut out = BytesMut::new();
+                    // It stays with the event for as long as that: no more room than it needs.
+                    let mut out = BytesMut::with_capacity(event.record.value.len() + FRAME_BYTES);
                     self.frames.record(&mut out, natural(event.kind), &self.request, &event.record)?;
                     event.encoded.get_or_init(|| out.freeze())
                 }

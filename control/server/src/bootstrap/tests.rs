@@ -5,15 +5,25 @@ use axum::Router;
 use copepod_api::ApiError;
 use copepod_api::names::USER_APISERVER;
 use copepod_store::{MemoryStore, Options, Store};
+use parking_lot::Mutex;
 use tokio_util::sync::CancellationToken;
+use tower::ServiceExt;
 
 use crate::api::{ApiConfig, ApiState, router, system_clock};
 use crate::authorization::Trusted;
 use crate::identity::Identity;
 use crate::tunnel::TunnelDialer;
 
-/// The API server in process, under the guard that real requests pass.
+/// The requests that were to write, as method and path.
+type Writes = Arc<Mutex<Vec<String>>>;
+
 fn server() -> (kube::Client, Arc<MemoryStore>) {
+    let (client, store, _) = noting_server();
+    (client, store)
+}
+
+/// The API server in process, under the guard that real requests pass.
+fn noting_server() -> (kube::Client, Arc<MemoryStore>, Writes) {
     let store = Arc::new(MemoryStore::new(Options::default()));
     let state = ApiState::new(ApiConfig {
         authorizer: Trusted::shared(),
@@ -28,7 +38,15 @@ fn server() -> (kube::Client, Arc<MemoryStore>) {
     });
     let router =
         router(Arc::new(state)).layer(axum::middleware::from_fn_with_state(Trusted::shared(), crate::auth::guard));
-    (copepod_client::in_process(router, Identity::new(USER_APISERVER, &[]), "kube-apiserver"), store)
+    let writes = Writes::default();
+    let sink = writes.clone();
+    let noted = router.map_request(move |request: http::Request<kube::client::Body>| {
+        if request.method() != http::Method::GET {
+            sink.lock().push(format!("{} {}", request.method(), request.uri().path()));
+        }
+        request
+    });
+    (copepod_client::in_process(noted, Identity::new(USER_APISERVER, &[]), "kube-apiserver"), store, writes)
 }
 
 fn info(advertise: &str, port: u16) -> BootstrapInfo {
@@ -100,6 +118,37 @@ async fn a_restart_changes_only_what_moved() {
     let slice = get::<EndpointSlice>(&client, NAME).await;
     assert_eq!(slice.pointer("/endpoints/0/addresses/0"), Some(&json!("192.0.2.9")));
     assert_eq!(get::<Service>(&client, NAME).await.pointer("/spec/ports/0/targetPort"), Some(&json!(7443)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_keeper_writes_only_what_differs() {
+    let (client, store, writes) = noting_server();
+    let keeper = keep(client.clone(), info("192.0.2.5", 6443)).await;
+    assert!(writes.lock().len() > NAMESPACES.len());
+    writes.lock().clear();
+    let (before, stop) = (store.current_revision(), CancellationToken::new());
+    let running = tokio::spawn(keeper.run(stop.clone()));
+    tokio::time::sleep(60 * INTERVAL).await;
+    assert_eq!(*writes.lock(), Vec::<String>::new(), "nothing differed");
+    assert_eq!(store.current_revision(), before);
+
+    let path = |group: &str, plural: &str| format!("/{group}/namespaces/default/{plural}/{NAME}");
+    let slices = Api::<EndpointSlice>::namespaced(client.clone(), "default");
+    slices.delete(NAME, &Default::default()).await.unwrap();
+    let elsewhere = json!({"spec": {"ports": [{"name": "https", "port": 443, "targetPort": 1}]}});
+    let services = Api::<Service>::namespaced(client.clone(), "default");
+    services.patch(NAME, &PatchParams::default(), &Patch::Merge(elsewhere)).await.unwrap();
+    // Labels of others stay, and call for nothing.
+    let label = json!({"metadata": {"labels": {"mine": "yes"}}});
+    let endpoints = Api::<Endpoints>::namespaced(client.clone(), "default");
+    endpoints.patch(NAME, &PatchParams::default(), &Patch::Merge(label)).await.unwrap();
+    writes.lock().clear();
+    tokio::time::sleep(60 * INTERVAL).await;
+    let slices = "POST /apis/discovery.k8s.io/v1/namespaces/default/endpointslices".to_string();
+    assert_eq!(*writes.lock(), [format!("PATCH {}", path("api/v1", "services")), slices]);
+    assert_eq!(get::<Service>(&client, NAME).await.pointer("/spec/ports/0/targetPort"), Some(&json!(6443)));
+    stop.cancel();
+    running.await.unwrap();
 }
 
 #[tokio::test]

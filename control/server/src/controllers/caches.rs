@@ -24,24 +24,36 @@ use parking_lot::RwLock;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
+use super::terms;
+
 /// Where nodes keep the Leases that are their heartbeats.
 pub(super) const NODE_LEASES: &str = "kube-node-lease";
 /// A watch that takes longer to show a write is told of, each time anew.
 const SLOW: Duration = Duration::from_secs(5);
 
-/// Declares [`Caches`]: a line per kind; of some kinds only a part of the objects is watched, and which is said too.
+/// Declares [`Caches`]: a line per kind. Objects of some kinds are found by terms; of some only a part is watched, and
+/// which is said too.
 macro_rules! caches {
     (
-        whole { $($whole:ident: $kind:ty,)* }
+        whole { $($whole:ident: $kind:ty $(, $terms:expr)?;)* }
         part { $($(#[$doc:meta])* $part:ident: $part_kind:ty, $which:expr, $covers:expr;)* }
     ) => {
         /// What the controllers read.
-        #[derive(Default)]
         pub(super) struct Caches {
             $(pub $whole: Shared<$kind>,)*
             $($(#[$doc])* pub $part: Shared<$part_kind>,)*
             /// Deletions of all resources, as the garbage collector sees them.
             pub gone: Gone,
+        }
+
+        impl Default for Caches {
+            fn default() -> Self {
+                Self {
+                    $($whole: caches!(@new $($terms)?),)*
+                    $($part: Shared::default(),)*
+                    gone: Gone::default(),
+                }
+            }
         }
 
         impl Caches {
@@ -73,32 +85,34 @@ macro_rules! caches {
             }
         }
     };
+    (@new) => { Shared::default() };
+    (@new $terms:expr) => { Shared::indexed($terms) };
 }
 
 caches! {
     whole {
-        deployments: Deployment,
-        replica_sets: ReplicaSet,
-        replication_controllers: ReplicationController,
-        stateful_sets: StatefulSet,
-        daemon_sets: DaemonSet,
-        revisions: ControllerRevision,
-        claims: PersistentVolumeClaim,
-        pods: Pod,
-        services: Service,
-        slices: EndpointSlice,
-        endpoints: Endpoints,
-        nodes: Node,
-        namespaces: Namespace,
-        accounts: ServiceAccount,
-        quotas: ResourceQuota,
-        budgets: PodDisruptionBudget,
-        volumes: PersistentVolume,
-        storage_classes: StorageClass,
-        csi_nodes: CSINode,
-        jobs: Job,
-        cron_jobs: CronJob,
-        autoscalers: HorizontalPodAutoscaler,
+        deployments: Deployment;
+        replica_sets: ReplicaSet;
+        replication_controllers: ReplicationController;
+        stateful_sets: StatefulSet, terms::SETS;
+        daemon_sets: DaemonSet;
+        revisions: ControllerRevision;
+        claims: PersistentVolumeClaim, terms::CLAIMS;
+        pods: Pod, terms::PODS;
+        services: Service, terms::SERVICES;
+        slices: EndpointSlice, terms::SLICES;
+        endpoints: Endpoints;
+        nodes: Node;
+        namespaces: Namespace;
+        accounts: ServiceAccount;
+        quotas: ResourceQuota;
+        budgets: PodDisruptionBudget, terms::BUDGETS;
+        volumes: PersistentVolume;
+        storage_classes: StorageClass;
+        csi_nodes: CSINode;
+        jobs: Job;
+        cron_jobs: CronJob;
+        autoscalers: HorizontalPodAutoscaler;
     }
     part {
         /// Of [`NODE_LEASES`] only.

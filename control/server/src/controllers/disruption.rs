@@ -1,6 +1,8 @@
 //! Drives the PodDisruptionBudget decision.
 
-use copepod_client::{Key, Outcome};
+use std::sync::Arc;
+
+use copepod_client::{Change, Key, Outcome, WorkQueue};
 use copepod_core::controllers::disruption::{self, Scale};
 use copepod_core::controllers::{Target, meta};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
@@ -15,34 +17,63 @@ pub(super) fn run(context: Context) -> Running {
     let q = queue.clone();
     caches.budgets.on_change(move |change| add_all(&q, change.last().map(|b| Key::of(&**b))));
     let (q, c) = (queue.clone(), caches.clone());
-    caches.pods.on_change(move |change| {
-        for pod in change.both() {
-            let namespace = meta::text(&pod.metadata.namespace);
-            let guards = |b: &k8s_openapi::api::policy::v1::PodDisruptionBudget| {
-                let selector = b.spec.as_ref().and_then(|s| s.selector.as_ref());
-                let parsed = copepod_api::LabelSelector::from_typed(selector);
-                selector.is_some() && parsed.is_ok_and(|s| meta::selects(&s, &pod.metadata))
-            };
-            add_all(&q, c.budgets.list(namespace).iter().filter(|b| guards(b)).map(|b| Key::of(&**b)));
+    caches.pods.on_change(move |change| change.both().for_each(|pod| add_all(&q, c.budgets_of(pod))));
+    // A scale may change without a change of its pods, and be seen after them.
+    let (q, c) = (queue.clone(), caches.clone());
+    caches.deployments.on_change(move |change| {
+        let Some(meta) = rescaled(change, |d| d.spec.as_ref()?.replicas) else { return };
+        let (namespace, name) = (meta::text(&meta.namespace), meta::text(&meta.name));
+        for set in c.replica_sets.controlled(namespace, "Deployment", name) {
+            add_guards(&q, &c, "ReplicaSet", &set.metadata);
         }
     });
-    // A scale that changes without its pods having changed yet.
     let (q, c) = (queue.clone(), caches.clone());
-    let scaled = move |meta: Option<&ObjectMeta>| {
-        let namespace = meta.and_then(|m| m.namespace.as_deref()).unwrap_or_default();
-        add_all(&q, c.budgets.list(namespace).iter().map(|b| Key::of(&**b)));
-    };
-    let tell = scaled.clone();
-    caches.deployments.on_change(move |change| tell(change.last().map(|d| &d.metadata)));
-    caches.stateful_sets.on_change(move |change| scaled(change.last().map(|s| &s.metadata)));
+    caches.replica_sets.on_change(move |change| {
+        let meta = rescaled(change, |s| s.spec.as_ref()?.replicas);
+        meta.into_iter().for_each(|meta| add_guards(&q, &c, "ReplicaSet", meta));
+    });
+    let (q, c) = (queue.clone(), caches.clone());
+    caches.stateful_sets.on_change(move |change| {
+        let meta = rescaled(change, |s| s.spec.as_ref()?.replicas);
+        meta.into_iter().for_each(|meta| add_guards(&q, &c, "StatefulSet", meta));
+    });
+    let (q, c) = (queue.clone(), caches.clone());
+    caches.replication_controllers.on_change(move |change| {
+        let meta = rescaled(change, |s| s.spec.as_ref()?.replicas);
+        meta.into_iter().for_each(|meta| add_guards(&q, &c, "ReplicationController", meta));
+    });
     context.work(queue, |context, key| async move { reconcile(&context, &key).await })
+}
+
+/// The metadata of what scales pods, if its change may concern budgets: it comes, goes, or is to have another number.
+fn rescaled<K>(change: &Change<K>, replicas: impl Fn(&K) -> Option<i32>) -> Option<&ObjectMeta>
+where
+    K: kube::Resource,
+{
+    let of = |object: &Arc<K>| {
+        let controller = meta::controller_of(object.meta()).map(|owner| owner.uid.clone());
+        (object.meta().uid.clone(), replicas(object), controller)
+    };
+    let same = change.old.as_ref().map(of) == change.new.as_ref().map(of);
+    change.last().filter(|_| !same).map(|object| object.meta())
+}
+
+/// Queues the budgets that guard the pods of a controller.
+fn add_guards(queue: &WorkQueue<Key>, caches: &Caches, kind: &str, controller: &ObjectMeta) {
+    let (namespace, name) = (meta::text(&controller.namespace), meta::text(&controller.name));
+    if !caches.budgets.any_in(namespace) {
+        return;
+    }
+    for pod in caches.pods.controlled(namespace, kind, name) {
+        add_all(queue, caches.budgets_of(&pod));
+    }
 }
 
 async fn reconcile(context: &Context, key: &Key) -> Outcome {
     let caches = &context.caches;
     let Some(budget) = caches.budgets.get(key) else { return Outcome::Done };
     let scale = |owner: &OwnerReference| scale_of(caches, &key.namespace, owner);
-    let plan = disruption::reconcile(&budget, &caches.pods.list(&key.namespace), scale, context.now());
+    let plan = disruption::reconcile(&budget, &caches.pods_guarded(&budget), scale, context.now());
     let path = Target::new(meta::v1("policy", "poddisruptionbudgets"), &key.namespace, &key.name).path();
     context.apply(&plan, &about("policy/v1", "PodDisruptionBudget", &budget.metadata), &path).await.1
 }

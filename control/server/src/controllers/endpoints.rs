@@ -1,9 +1,10 @@
 //! Drives the decisions on EndpointSlices, on those that mirror Endpoints, and on Endpoints.
 
-use copepod_api::LabelSelector;
+use std::sync::Arc;
+
 use copepod_api::names::{LABEL_SERVICE_NAME, LABEL_ZONE};
 use copepod_client::{Key, Outcome, WorkQueue};
-use copepod_core::controllers::{Target, endpoints, endpointslice, endpointslice_mirroring as mirroring, meta, pod};
+use copepod_core::controllers::{Target, endpoints, endpointslice, endpointslice_mirroring as mirroring, meta};
 use k8s_openapi::api::core::v1::{Node, Pod, Service};
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 
@@ -24,16 +25,16 @@ pub(super) fn run_slices(context: Context) -> Running {
             return;
         }
         let name = meta::text(&new.metadata.name);
-        for pod in c.pods.all().iter().filter(|p| pod::node_name(p) == name) {
-            add_all(&q, services_of(&c, pod));
+        for pod in c.pods_on(name) {
+            add_all(&q, c.services_of(&pod));
         }
     });
     context.work(queue, |context, key| async move {
         let caches = &context.caches;
         let Some(service) = caches.services.get(&key) else { return Outcome::Done };
         let zone_of = |node: &str| caches.nodes.get(&Key::new("", node)).map(|node| zone(&node).to_string());
-        let pods = caches.pods.list(&key.namespace);
-        let plan = endpointslice::reconcile(&service, &pods, &slices_of(caches, &key), &zone_of);
+        let (pods, slices) = (selected(caches, &service), caches.slices_of(&key));
+        let plan = endpointslice::reconcile(&service, &pods, &slices, &zone_of);
         context.apply(&plan, &about("v1", "Service", &service.metadata), &path(&key)).await.1
     })
 }
@@ -50,18 +51,19 @@ pub(super) fn run_mirroring(context: Context) -> Running {
     context.work(queue, |context, key| async move {
         let caches = &context.caches;
         let (endpoints, service) = (caches.endpoints.get(&key), caches.services.get(&key));
-        let slices = slices_of(caches, &key);
+        let slices = caches.slices_of(&key);
         let plan = mirroring::reconcile(&key.namespace, endpoints.as_deref(), service.as_deref(), &slices);
         let subject = endpoints.map(|e| about("v1", "Endpoints", &e.metadata)).unwrap_or_default();
         context.apply(&plan, &subject, &path(&key)).await.1
     })
 }
 
-/// The slices labelled with a Service's name.
-fn slices_of(caches: &Caches, service: &Key) -> Vec<std::sync::Arc<EndpointSlice>> {
-    let mut slices = caches.slices.list(&service.namespace);
-    slices.retain(|s| service_of(s).is_some_and(|of| of.name == service.name));
-    slices
+/// The pods that a Service selects.
+fn selected(caches: &Caches, service: &Service) -> Vec<Arc<Pod>> {
+    let selector = endpointslice::selector(service);
+    selector
+        .map(|selector| caches.pods_selected(meta::text(&service.metadata.namespace), &selector))
+        .unwrap_or_default()
 }
 
 /// The Service that a slice is labelled with.
@@ -88,7 +90,7 @@ pub(super) fn run_endpoints(context: Context) -> Running {
         let current = caches.endpoints.get(&key);
         let (plan, subject) = match caches.services.get(&key) {
             Some(service) => (
-                endpoints::reconcile(&service, &caches.pods.list(&key.namespace), current.as_deref()),
+                endpoints::reconcile(&service, &selected(caches, &service), current.as_deref()),
                 about("v1", "Service", &service.metadata),
             ),
             None => {
@@ -114,16 +116,7 @@ fn follow(context: &Context, queue: &WorkQueue<Key>) {
     let (q, c) = (queue.clone(), caches.clone());
     caches.pods.on_change(move |change| {
         for pod in change.both() {
-            add_all(&q, services_of(&c, pod));
+            add_all(&q, c.services_of(pod));
         }
     });
-}
-
-fn services_of(caches: &Caches, pod: &Pod) -> Vec<Key> {
-    let selects = |service: &Service| {
-        let selector = service.spec.as_ref().and_then(|s| s.selector.as_ref()).filter(|s| !s.is_empty());
-        selector.is_some_and(|s| meta::selects(&LabelSelector::from_labels(s), &pod.metadata))
-    };
-    let services = caches.services.list(meta::text(&pod.metadata.namespace));
-    services.iter().filter(|s| selects(s)).map(|s| Key::of(&**s)).collect()
 }

@@ -91,13 +91,7 @@ async fn reconcile(context: &Context, discovery: &Discovery, remembered: &Rememb
         }
     };
     let selector = decide::selector_of(&scale).ok();
-    let pods = match &selector {
-        Some(selector) => {
-            let all = context.caches.pods.list(&key.namespace);
-            all.into_iter().filter(|pod| meta::selects(selector, &pod.metadata)).collect()
-        }
-        None => Vec::new(),
-    };
+    let pods = selector.as_ref().map(|s| context.caches.pods_selected(&key.namespace, s)).unwrap_or_default();
     let observed = Observed {
         resource: resource.clone(),
         scale: &scale,

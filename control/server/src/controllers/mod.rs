@@ -29,6 +29,7 @@ mod resource_quota;
 mod scheduler;
 mod service_account;
 mod statefulset;
+mod terms;
 mod ttl_after_finished;
 mod volume_protection;
 mod volumes;

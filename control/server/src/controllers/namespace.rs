@@ -14,6 +14,8 @@ use super::executor::explain;
 
 /// Objects looked at per resource to say which finalizers hold them.
 const SAMPLE: usize = 100;
+/// Objects deleted by one request: neither side has more of them in memory at once.
+const PAGE: usize = 500;
 
 /// Runs the controller.
 pub(super) fn run(context: Context, discovery: Discovery) -> Running {
@@ -25,8 +27,12 @@ pub(super) fn run(context: Context, discovery: Discovery) -> Running {
     });
     let (q, c) = (queue.clone(), caches.clone());
     caches.pods.on_change(move |change| {
+        // Its last pod went: what waited for pods may go on. While there are others, it is looked at from time to time.
         let (None, Some(pod)) = (&change.new, &change.old) else { return };
         let key = Key::new("", meta::text(&pod.metadata.namespace));
+        if c.pods.any_in(&key.name) {
+            return;
+        }
         add_all(&q, c.namespaces.get(&key).filter(|n| namespace::waits(n)).map(|_| key));
     });
     context.work(queue, move |context, key| {
@@ -83,6 +89,8 @@ struct Listed {
 #[serde(rename_all = "camelCase", default)]
 struct ListedMeta {
     remaining_item_count: Option<usize>,
+    #[serde(rename = "continue")]
+    token: Option<String>,
 }
 #[derive(Deserialize)]
 struct Item {
@@ -105,8 +113,7 @@ async fn clear(context: &Context, path: &str, shown: &str, remains: &mut Remains
     if count(&list().await?) == 0 {
         return Ok(());
     }
-    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
-    context.executor.send::<Value>(Method::DELETE, path, &options).await?;
+    delete_all(context, path).await?;
     let left = list().await?;
     if count(&left) > 0 {
         remains.counts.insert(shown.to_string(), count(&left));
@@ -115,4 +122,23 @@ async fn clear(context: &Context, path: &str, shown: &str, remains: &mut Remains
         }
     }
     Ok(())
+}
+
+/// Deletes all objects of a collection, page by page.
+async fn delete_all(context: &Context, path: &str) -> Result<(), kube::Error> {
+    let options = json!({"apiVersion": "v1", "kind": "DeleteOptions", "propagationPolicy": "Background"});
+    let mut next = format!("{path}?limit={PAGE}");
+    loop {
+        let token = match context.executor.send::<Listed>(Method::DELETE, &next, &options).await {
+            Ok(page) => page.metadata.token,
+            // So much was written meanwhile that the page's revision is compacted: the answer says where to go on.
+            Err(kube::Error::Api(status)) if status.code == 410 => status.metadata.and_then(|m| m.continue_),
+            Err(error) => return Err(error),
+        };
+        // The token is of characters that a URL may carry.
+        match token.filter(|token| !token.is_empty()) {
+            Some(token) => next = format!("{path}?limit={PAGE}&continue={token}"),
+            None => return Ok(()),
+        }
+    }
 }

@@ -80,7 +80,7 @@ async fn reconcile(context: &Context, heartbeats: &Heartbeats, zones: &Mutex<Zon
     let renewed = lease.and_then(|l| l.spec.as_ref()?.renew_time.clone());
     let last = heartbeats.lock().entry(key.name.clone()).or_insert((renewed, now)).1;
     let permission = zones.lock().ask(&key.name, now);
-    let plan = node_lifecycle::reconcile(&node, last, permission, &caches.pods.all(), now);
+    let plan = node_lifecycle::reconcile(&node, last, permission, &caches.pods_on(&key.name), now);
     let (writes, outcome, failure) =
         context.apply(&plan, &about("v1", "Node", &node.metadata), &format!("/api/v1/nodes/{}", key.name)).await;
     if failure.is_none() && !writes.deleted.is_empty() {

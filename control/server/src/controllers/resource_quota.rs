@@ -19,8 +19,11 @@ use super::discovery::Discovery;
 /// How soon after a quota's usage changed it is counted anew: an object may be seen to go before the charge for it is
 /// seen, and then nothing else would tell that the charge is void.
 const SETTLED: Duration = Duration::from_secs(1);
-/// Objects read at once where all must be looked at.
+/// Objects read or looked at at once where all must be looked at.
 const PAGE: usize = 500;
+/// What a count rests for each object that it looked at: when many go, each of them asks for a count, and all that are
+/// there are looked at again.
+const REST: Duration = Duration::from_micros(50);
 
 /// Runs the controller.
 pub(super) fn run(context: Context, discovery: Discovery) -> Running {
@@ -89,28 +92,32 @@ async fn recalculate(context: &Context, discovery: &Discovery, key: &Key) -> Out
             return Outcome::Retry;
         }
     };
-    let plan = reconcile(&quota, &observed, context.now());
-    context.apply(&plan, &about("v1", "ResourceQuota", &typed.metadata), "").await.1
+    let plan = reconcile(&observed);
+    let outcome = context.apply(&plan, &about("v1", "ResourceQuota", &typed.metadata), "").await.1;
+    let rest = REST * u32::try_from(observed.len()).unwrap_or(u32::MAX);
+    if rest >= Duration::from_millis(10) {
+        tokio::time::sleep(rest).await;
+    }
+    outcome
 }
 
-async fn observe(
+async fn observe<'a>(
     context: &Context,
     discovery: &Discovery,
-    quota: &Value,
+    quota: &'a Value,
     namespace: &str,
-) -> Result<Observed, kube::Error> {
-    let mut observed = Observed::default();
+) -> Result<Observed<'a>, kube::Error> {
+    let (mut observed, caches) = (Observed::of(quota, context.now()), &context.caches);
     for plural in MEASURED {
         let gvr = meta::v1("", plural);
         if !concerns(quota, &group_resource(&gvr)) {
             continue;
         }
-        let objects = match plural {
-            "pods" => context.caches.pods.list(namespace).iter().map(|p| meta::value(&**p)).collect(),
-            "services" => context.caches.services.list(namespace).iter().map(|s| meta::value(&**s)).collect(),
-            _ => all(context, &Target::new(gvr, namespace, "").collection_path()).await?,
-        };
-        observed.objects.insert(plural, objects);
+        match plural {
+            "pods" => cached(&mut observed, plural, &caches.pods.list(namespace)).await,
+            "services" => cached(&mut observed, plural, &caches.services.list(namespace)).await,
+            _ => listed(context, &mut observed, plural, &Target::new(gvr, namespace, "").collection_path()).await?,
+        }
     }
     for served in discovery.all().iter().filter(|s| s.namespaced) {
         let (gvr, resource) = (served.gvr(), group_resource(&served.gvr()));
@@ -118,11 +125,20 @@ async fn observe(
         if !measured && concerns(quota, &resource) {
             let path = Target::new(gvr, namespace, "").collection_path();
             let first: Listed = page(context, &format!("{path}?limit=1")).await?;
-            let count = first.items.map_or(0, |i| i.len()) + first.metadata.remaining_item_count.unwrap_or(0);
-            observed.counts.push((resource, count));
+            observed
+                .count(resource, first.items.map_or(0, |i| i.len()) + first.metadata.remaining_item_count.unwrap_or(0));
         }
     }
     Ok(observed)
+}
+
+/// Shows objects of a cache. Only one is decoded at a time, and others may work in between.
+async fn cached<K: serde::Serialize>(observed: &mut Observed<'_>, plural: &str, objects: &[Arc<K>]) {
+    observed.measure(plural, []);
+    for some in objects.chunks(PAGE) {
+        observed.measure(plural, some.iter().map(|object| meta::value(&**object)));
+        tokio::task::yield_now().await;
+    }
 }
 
 #[derive(Deserialize)]
@@ -145,16 +161,16 @@ async fn page(context: &Context, path: &str) -> Result<Listed, kube::Error> {
     context.executor.client().request(request).await
 }
 
-async fn all(context: &Context, path: &str) -> Result<Vec<Value>, kube::Error> {
-    let mut objects = Vec::new();
+/// Shows objects of no cache.
+async fn listed(context: &Context, observed: &mut Observed<'_>, plural: &str, path: &str) -> Result<(), kube::Error> {
     let mut next = format!("{path}?limit={PAGE}");
     loop {
         let listed = page(context, &next).await?;
-        objects.extend(listed.items.unwrap_or_default());
+        observed.measure(plural, listed.items.unwrap_or_default());
         match listed.metadata.token.filter(|token| !token.is_empty()) {
             // The token is of characters that a URL may carry.
             Some(token) => next = format!("{path}?limit={PAGE}&continue={token}"),
-            None => return Ok(objects),
+            None => return Ok(()),
         }
     }
 }

@@ -2,8 +2,8 @@
 
 use copepod_client::events::Severity;
 use copepod_client::{Key, Outcome};
+use copepod_core::controllers::Target;
 use copepod_core::controllers::statefulset::{self, Observed};
-use copepod_core::controllers::{Target, meta, statefulset_pods};
 use k8s_openapi::api::apps::v1::StatefulSet;
 use k8s_openapi::api::core::v1::ObjectReference;
 
@@ -33,10 +33,7 @@ pub(super) fn run(context: Context) -> Running {
     let (q, c) = (queue.clone(), caches.clone());
     caches.claims.on_change(move |change| {
         let Some(claim) = change.last() else { return };
-        let name = meta::text(&claim.metadata.name);
-        let sets = c.stateful_sets.list(meta::text(&claim.metadata.namespace));
-        let concerned = sets.iter().filter(|s| statefulset_pods::may_own(s, name));
-        add_all(&q, concerned.map(|s| Key::of(&**s)));
+        add_all(&q, c.sets_of(claim));
     });
     let failures = Failures::default();
     context.work(queue, move |context, key| {
@@ -52,7 +49,7 @@ async fn reconcile(context: &Context, failures: &Failures, key: &Key) -> Outcome
         return Outcome::Done;
     };
     let pods = caches.pods.claimable(&key.namespace, "StatefulSet", &key.name);
-    let claims = caches.claims.list(&key.namespace);
+    let claims = caches.claims_of(&set);
     let revisions = caches.revisions.claimable(&key.namespace, "StatefulSet", &key.name);
     let plan = failures.with(key, |failures| {
         let decide = |revisions: &[_]| {

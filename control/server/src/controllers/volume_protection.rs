@@ -9,6 +9,9 @@ use kube::api::ListParams;
 
 use super::context::{Context, Running, about, add_all};
 
+/// Pods read at once.
+const PAGE: u32 = 500;
+
 /// Runs the controller of claims.
 pub(super) fn run_claims(context: Context) -> Running {
     let queue = context.queue::<Key>();
@@ -48,20 +51,34 @@ async fn reconcile_claim(context: &Context, key: &Key) -> Outcome {
     let Some(claim) = context.caches.claims.get(key) else { return Outcome::Done };
     let mut used = true;
     if volume_protection::is_held(&claim.metadata, FINALIZER_CLAIM) {
-        let uses = |pod: &Pod| volume_protection::claims_of(pod).contains(&key.name);
-        used = context.caches.pods.list(&key.namespace).iter().any(|pod| uses(pod));
+        used = !context.caches.pods_using(key).is_empty();
         if !used {
             // A cache may lag.
-            let api: Api<Pod> = Api::namespaced(context.executor.client().clone(), &key.namespace);
-            match api.list(&ListParams::default()).await {
-                Ok(pods) => used = pods.items.iter().any(uses),
+            used = match is_used(context, key).await {
+                Ok(used) => used,
                 Err(error) => {
                     tracing::debug!(claim = %key, %error, "pods not read");
                     return Outcome::Retry;
                 }
-            }
+            };
         }
     }
     let plan = volume_protection::claim(&claim, used);
     context.apply(&plan, &about("v1", "PersistentVolumeClaim", &claim.metadata), "").await.1
+}
+
+/// Whether some pod uses a claim, by live reads of the pods, page by page.
+async fn is_used(context: &Context, claim: &Key) -> Result<bool, kube::Error> {
+    let api: Api<Pod> = Api::namespaced(context.executor.client().clone(), &claim.namespace);
+    let mut page = ListParams::default().limit(PAGE);
+    loop {
+        let pods = api.list(&page).await?;
+        if pods.items.iter().any(|pod| volume_protection::claims_of(pod).contains(&claim.name)) {
+            return Ok(true);
+        }
+        match pods.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => page = page.continue_token(&token),
+            None => return Ok(false),
+        }
+    }
 }

@@ -2,12 +2,16 @@
 //! all is quiet.
 #![allow(dead_code, reason = "each test program uses a part")]
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use axum::extract::Request;
+use axum::middleware::Next;
 use copepod_api::names::GROUP_MASTERS;
 use copepod_client::in_process;
+use copepod_core::scheduler::Profile;
 use copepod_server::api::{ApiConfig, ApiState, Clock, router};
 use copepod_server::components::Components;
 use copepod_server::controllers::{Config, start};
@@ -18,6 +22,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Event, Namespace};
 use kube::api::{ListParams, PostParams};
 use kube::{Api, Client};
+use parking_lot::Mutex;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -41,7 +46,10 @@ pub struct Plane {
     router: axum::Router,
     /// The time.
     pub clock: Clock,
+    /// The scheduler's profiles from the next [`Self::run_controllers`] on; none at first, so that pods stay unplaced.
+    pub profiles: Vec<Profile>,
     components: Arc<Components>,
+    writes: Arc<Mutex<BTreeMap<String, usize>>>,
     controllers: Option<(CancellationToken, JoinSet<()>)>,
 }
 
@@ -67,7 +75,18 @@ impl Plane {
             node_ports: 30000..=32767,
             shutdown: CancellationToken::new(),
         });
-        let mut plane = Self { router: router(Arc::new(state)), clock, components, controllers: None };
+        let writes = Arc::<Mutex<BTreeMap<String, usize>>>::default();
+        let sink = writes.clone();
+        let note = move |request: Request, next: Next| {
+            if request.method() != http::Method::GET {
+                let what = format!("{} {}", request.method(), request.uri().path());
+                *sink.lock().entry(what).or_default() += 1;
+            }
+            next.run(request)
+        };
+        let router = router(Arc::new(state)).layer(axum::middleware::from_fn(note));
+        let profiles = Vec::new();
+        let mut plane = Self { router, clock, profiles, components, writes, controllers: None };
         for name in ["default", "kube-system", "kube-node-lease"] {
             let namespaces: Api<Namespace> = Api::all(plane.client("admin"));
             create(&namespaces, json!({"metadata": {"name": name}})).await;
@@ -86,6 +105,11 @@ impl Plane {
         Api::namespaced(self.client("admin"), "default")
     }
 
+    /// Requests that were to write since the last call, by method and path.
+    pub fn writes(&self) -> BTreeMap<String, usize> {
+        std::mem::take(&mut self.writes.lock())
+    }
+
     pub fn run_controllers(&mut self) {
         let token = CancellationToken::new();
         let config = Config {
@@ -93,7 +117,7 @@ impl Plane {
             components: self.components.clone(),
             clock: self.clock.clone(),
             seed: 1,
-            profiles: Vec::new(),
+            profiles: self.profiles.clone(),
             terminated_pods: TERMINATED_PODS,
         };
         let (tasks, _) = start(|user| self.client(user), config, token.clone());
