@@ -160,6 +160,19 @@ impl PodInfo {
     pub(super) fn started(&self) -> Timestamp {
         self.pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or(Timestamp::MAX, |t| t.0)
     }
+    /// What rules look at in the pod, as text: pods of one text fit the same nodes. None for a pod with claims, which
+    /// are its own.
+    pub(super) fn needs(&self) -> Option<Arc<str>> {
+        if !self.claims.is_empty() {
+            return None;
+        }
+        let ids = |terms: &[AffinityTerm]| terms.iter().map(|t| t.id.clone()).collect::<Vec<_>>();
+        let even: Vec<_> = self.spread.iter().filter(|c| c.required).map(Spread::text).collect();
+        let place = (self.scheduler_name(), self.namespace(), pod::node_name(&self.pod), &self.nodes.id);
+        let rank = (self.priority, self.may_preempt(), &self.request, &self.ports);
+        let others = (self.labels(), self.tolerations(), ids(&self.affinity), ids(&self.anti_affinity), even);
+        Some(format!("{place:?}{rank:?}{others:?}").into())
+    }
     pub(super) fn tolerations(&self) -> &[Toleration] {
         self.pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default()
     }
