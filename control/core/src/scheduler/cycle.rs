@@ -143,9 +143,12 @@ impl Rules {
         snapshot.index.work.asked += 1;
         self.plain(snapshot, id)?;
         let Some(node) = snapshot.info(id) else { return Ok(()) };
-        let expected = snapshot.nominated_on(&node.name).iter();
+        let expected = snapshot.nominated_on(&node.name);
+        if expected.is_empty() {
+            return Ok(());
+        }
         let expected: Vec<Arc<PodInfo>> =
-            expected.filter(|p| p.priority >= pod.priority && p.uid != pod.uid).cloned().collect();
+            expected.iter().filter(|p| p.priority >= pod.priority && p.uid != pod.uid).cloned().collect();
         if expected.is_empty() {
             return Ok(());
         }

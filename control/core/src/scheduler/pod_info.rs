@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, Toleration, WeightedPodAffinityTerm};
+use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, Toleration, WeightedPodAffinityTerm};
 
 use super::node_terms::{NO_LABELS, NodeRequirement, Term};
 use super::query::{AffinityTerm, Spread};
@@ -66,7 +66,8 @@ pub struct PodInfo {
 impl PodInfo {
     /// Works a pod out.
     pub fn of(pod: Arc<Pod>) -> Arc<Self> {
-        let spec = pod.spec.clone().unwrap_or_default();
+        let none = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&none);
         let labels = pod.metadata.labels.as_ref().unwrap_or(&NO_LABELS);
         let namespace = meta::text(&pod.metadata.namespace);
         let owner = meta::controller_of(&pod.metadata).map(|o| o.uid.clone());
@@ -112,7 +113,7 @@ impl PodInfo {
             uid: meta::text(&pod.metadata.uid).into(),
             ports,
             claims: pod::claims(&pod),
-            nodes: NodeRequirement::of(&spec),
+            nodes: NodeRequirement::of(spec),
             preferred_nodes,
             affinity: terms(together.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
             anti_affinity: terms(apart.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),

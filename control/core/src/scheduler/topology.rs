@@ -57,13 +57,13 @@ impl Topology {
     }
 
     /// How many domains the nodes are in.
-    pub fn distinct(&self, nodes: &[NodeId]) -> usize {
+    pub fn distinct(&self, nodes: impl Iterator<Item = NodeId>) -> usize {
         let mut seen = vec![false; self.numbers.len()];
-        let mut first = |node: &&NodeId| {
-            let place = seen.get_mut(self.of(**node) as usize);
+        let mut first = |node: &NodeId| {
+            let place = seen.get_mut(self.of(*node) as usize);
             place.is_some_and(|seen| !std::mem::replace(seen, true))
         };
-        nodes.iter().filter(|node| first(node)).count()
+        nodes.filter(|node| first(node)).count()
     }
 
     /// What a node's labels say; `None` for a node that is gone. Values' numbers are never taken back: a cluster has

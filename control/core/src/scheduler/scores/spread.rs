@@ -8,7 +8,7 @@ use crate::scheduler::node_info::NodeInfo;
 use crate::scheduler::pod_info::PodInfo;
 use crate::scheduler::profile::Profile;
 use crate::scheduler::snapshot::Snapshot;
-use crate::scheduler::topology::NodeId;
+use crate::scheduler::topology::{NOWHERE, NodeId, Topology};
 
 /// The raw score of a node that lacks a label: it becomes 0.
 const IGNORED: i64 = -1;
@@ -39,9 +39,15 @@ fn prepare(pod: &Arc<PodInfo>, snapshot: &mut Snapshot, _: &Profile, nodes: &[No
     for constraint in soft {
         let own = [constraint.topology_key.as_str()];
         let tracker = snapshot.spread(pod, constraint, if all_keys { &keys } else { &own });
-        let Some(counts) = snapshot.index.counts(tracker) else { continue };
-        let weight = (counts.topology.distinct(nodes) as f64 + 2.0).ln();
-        constraints.push(Constraint { tracker, max_skew: constraint.max_skew, weight });
+        constraints.push(Constraint { tracker, max_skew: constraint.max_skew, weight: 0.0 });
+    }
+    let index = &snapshot.index;
+    let topologies: Vec<&Topology> =
+        constraints.iter().filter_map(|c| index.counts(c.tracker)).map(|counts| counts.topology).collect();
+    let counted = |id: &NodeId| !all_keys || topologies.iter().all(|topology| topology.of(*id) != NOWHERE);
+    for (constraint, topology) in constraints.iter_mut().zip(&topologies) {
+        let domains = topology.distinct(nodes.iter().copied().filter(counted));
+        constraint.weight = (domains as f64 + 2.0).ln();
     }
     Some(Box::new(Spread { constraints, all_keys }))
 }
