@@ -33,7 +33,7 @@ impl Change {
     /// Whether a pod for which room is kept may be tried at once: that room was made, or its claims are bound.
     pub fn settles(&self, pod: &PodInfo, snapshot: &Snapshot) -> bool {
         match self {
-            Self::PodGone { .. } => snapshot.nomination(pod.uid()).is_some(),
+            Self::PodGone { node, .. } => snapshot.nomination(pod.uid()) == Some(node),
             Self::Volume => claims_settled(pod, snapshot) == Some(true),
             _ => false,
         }

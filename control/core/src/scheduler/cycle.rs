@@ -1,6 +1,6 @@
 //! One decision: filters, then scores, then, if nothing fits, preemption.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::filters::{self, Check, Filter, Prepared, Refusal};
@@ -11,6 +11,10 @@ use super::scores;
 use super::snapshot::Snapshot;
 use super::topology::NodeId;
 use super::volumes::ClaimStep;
+use super::work::steps;
+
+/// Kinds of pods that fit nowhere of which is kept why, until something changes.
+const MAX_FAILURES: usize = 64;
 
 /// What the scheduler decided about a pod.
 #[derive(Debug)]
@@ -39,6 +43,9 @@ pub struct Failure {
     pub preemption: Option<Preemption>,
     /// Whether room is being made for it already.
     pub waits_for_room: bool,
+    /// Equal for pods that fit the same nodes, of which one try tells about all; none for a pod whose place is its own
+    /// matter.
+    pub needs: Option<Arc<str>>,
 }
 
 /// A set of rules.
@@ -69,6 +76,31 @@ impl RefusedBy {
 pub struct Cursor {
     start: usize,
     pub(super) turn: usize,
+    /// What was found lately of pods that fit nowhere, by their needs...
+    failures: HashMap<Arc<str>, Failure>,
+    /// ...as long as the snapshot is of this version.
+    failures_of: u64,
+}
+
+impl Cursor {
+    /// What was found of pods that fit the same nodes, if nothing has changed since.
+    fn known(&self, pod: &PodInfo, snapshot: &Snapshot) -> Option<Failure> {
+        if self.failures.is_empty() || self.failures_of != snapshot.version() {
+            return None;
+        }
+        // A pod for which room is kept is another matter: it may have that room.
+        snapshot.nomination(pod.uid()).is_none().then(|| self.failures.get(&pod.needs()?).cloned())?
+    }
+
+    fn learn(&mut self, failure: &Failure, snapshot: &Snapshot) {
+        if self.failures_of != snapshot.version() || self.failures.len() >= MAX_FAILURES {
+            self.failures.clear();
+            self.failures_of = snapshot.version();
+        }
+        if let Some(needs) = &failure.needs {
+            self.failures.insert(needs.clone(), failure.clone());
+        }
+    }
 }
 
 /// The rules prepared for a pod.
@@ -108,19 +140,21 @@ impl Rules {
 
     /// Whether a node may have the pod: as it is, and with the pods for which room is kept there that matter no less.
     pub fn check(&self, pod: &PodInfo, snapshot: &mut Snapshot, id: NodeId) -> Result<(), (usize, Refusal)> {
+        snapshot.index.work.asked += 1;
         self.plain(snapshot, id)?;
         let Some(node) = snapshot.info(id) else { return Ok(()) };
-        let expected = snapshot.nominated_on(&node.name).iter();
-        let expected: Vec<Arc<PodInfo>> =
-            expected.filter(|p| p.priority >= pod.priority && p.uid != pod.uid).cloned().collect();
+        let expected = snapshot.nominated_on(&node.name);
         if expected.is_empty() {
             return Ok(());
         }
-        expected.iter().for_each(|p| snapshot.place(p, id));
-        let with = self.plain(snapshot, id);
-        for p in &expected {
-            snapshot.unplace(&p.uid);
+        let expected: Vec<Arc<PodInfo>> =
+            expected.iter().filter(|p| p.priority >= pod.priority && p.uid != pod.uid).cloned().collect();
+        if expected.is_empty() {
+            return Ok(());
         }
+        expected.iter().for_each(|p| snapshot.suppose(p, id));
+        let with = self.plain(snapshot, id);
+        expected.iter().for_each(|p| snapshot.retract(p, id));
         with
     }
 }
@@ -129,15 +163,19 @@ impl Rules {
 pub fn schedule(pod: &Arc<PodInfo>, snapshot: &mut Snapshot, profile: &Profile, cursor: &mut Cursor) -> Decision {
     snapshot.index.sweep();
     cursor.turn = cursor.turn.wrapping_add(1);
+    if let Some(failure) = cursor.known(pod, snapshot) {
+        return Decision::Unschedulable(failure);
+    }
     let order = snapshot.order();
     let rules = match Rules::of(pod, snapshot, profile) {
-        _ if order.is_empty() => return none("no nodes available to schedule pods".into(), RefusedBy::default()),
+        _ if order.is_empty() => return nowhere(pod),
         Ok(rules) => rules,
         Err((filter, why)) => {
             let mut refused_by = RefusedBy::default();
             refused_by.add(filter);
             let preemption = preemption::message(order.len(), &[(preemption::NOT_HELPFUL, order.len())]);
-            return none(format!("0/{} nodes are available: {why}. preemption: {preemption}", order.len()), refused_by);
+            let message = format!("0/{} nodes are available: {why}. preemption: {preemption}", order.len());
+            return none(pod, message, refused_by);
         }
     };
     // The node on which room was made comes first.
@@ -154,13 +192,14 @@ pub fn schedule(pod: &Arc<PodInfo>, snapshot: &mut Snapshot, profile: &Profile, 
     let best = match feasible.as_slice() {
         [one] => *one,
         several => {
+            snapshot.index.work.scored += steps(several.len());
             let totals = scores::total(pod, snapshot, profile, several);
             let most = totals.iter().copied().max().unwrap_or(0);
             let equal: Vec<NodeId> =
                 several.iter().zip(&totals).filter(|(_, t)| **t == most).map(|(id, _)| *id).collect();
             match equal.get(cursor.turn.wrapping_sub(1).checked_rem(equal.len()).unwrap_or(0)) {
                 Some(id) => *id,
-                None => return none("no nodes available to schedule pods".into(), RefusedBy::default()),
+                None => return nowhere(pod),
             }
         }
     };
@@ -208,16 +247,19 @@ fn find(
 }
 
 fn place(pod: &PodInfo, snapshot: &Snapshot, id: NodeId) -> Decision {
-    let Some(node) = snapshot.info(id) else {
-        return none("no nodes available to schedule pods".into(), RefusedBy::default());
-    };
+    let Some(node) = snapshot.info(id) else { return nowhere(pod) };
     let steps = filters::claim_steps(pod, snapshot, node).unwrap_or_default();
     let node = node.name.clone();
     if steps.is_empty() { Decision::Bind(node) } else { Decision::BindClaims { node, steps } }
 }
 
-fn none(message: String, refused_by: RefusedBy) -> Decision {
-    Decision::Unschedulable(Failure { message, refused_by, preemption: None, waits_for_room: false })
+fn nowhere(pod: &PodInfo) -> Decision {
+    none(pod, "no nodes available to schedule pods".into(), RefusedBy::default())
+}
+
+fn none(pod: &PodInfo, message: String, refused_by: RefusedBy) -> Decision {
+    let (preemption, waits_for_room, needs) = (None, false, pod.needs());
+    Decision::Unschedulable(Failure { message, refused_by, preemption, waits_for_room, needs })
 }
 
 /// `0/3 nodes are available: 1 Insufficient cpu, 2 node(s) were unschedulable. preemption: ...`
@@ -225,7 +267,7 @@ fn explain(
     pod: &Arc<PodInfo>,
     snapshot: &mut Snapshot,
     profile: &Profile,
-    cursor: &Cursor,
+    cursor: &mut Cursor,
     rules: &Rules,
     nodes: usize,
     refused: Vec<(NodeId, usize, Refusal)>,
@@ -258,5 +300,9 @@ fn explain(
             Outcome::Nothing(why) => message.push_str(&format!(" preemption: {why}")),
         }
     }
-    Decision::Unschedulable(Failure { message, refused_by, preemption: found, waits_for_room })
+    let alone = found.is_some() || waits_for_room;
+    let needs = if alone { None } else { pod.needs() };
+    let failure = Failure { message, refused_by, preemption: found, waits_for_room, needs };
+    cursor.learn(&failure, snapshot);
+    Decision::Unschedulable(failure)
 }

@@ -14,11 +14,13 @@ use super::hooks::Hooks;
 use super::node_info::NodeInfo;
 use super::pod_info::PodInfo;
 use super::query::{AffinityTerm, Namespaces, Query, Spread};
-use super::topology::{Domain, NOWHERE, NodeId, NumberMap, Topology};
+use super::table::Table;
+use super::topology::{NOWHERE, NodeId, NumberMap, Topology};
 use super::tracker::{Class, Tracker, bump};
+use super::work::{Work, steps};
 
 /// Trackers that are kept; above it, the half that was not asked for longest goes.
-pub const MAX_TRACKERS: usize = 512;
+pub const MAX_TRACKERS: usize = 2048;
 
 /// What a placed pod's term means for others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -50,23 +52,41 @@ struct Queried {
 
 #[derive(Debug, Default)]
 pub(super) struct Index {
-    next: u32,
     clock: u64,
-    topologies: NumberMap<Topology>,
+    topologies: Table<Topology>,
     topology_ids: HashMap<String, u32>,
-    classes: NumberMap<Class>,
+    classes: Table<Class>,
     class_ids: HashMap<String, u32>,
-    queries: NumberMap<Queried>,
+    queries: Table<Queried>,
     query_ids: HashMap<String, u32>,
     query_hooks: Hooks,
     owner_queries: HashMap<String, u32>,
-    trackers: NumberMap<Tracker>,
+    trackers: Table<Tracker>,
     tracker_ids: HashMap<(u32, Option<u32>, u32), u32>,
-    terms: NumberMap<TermSet>,
+    terms: Table<TermSet>,
     term_ids: HashMap<(Role, String), u32>,
     term_hooks: Hooks,
     /// Sets without pods, to be dropped between decisions: a decision under way may still hold their numbers.
     empty_terms: BTreeSet<u32>,
+    /// What decisions cost.
+    pub work: Work,
+}
+
+/// Numbers of pods by domain, to be read for many nodes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Counts<'a> {
+    pub topology: &'a Topology,
+    counts: &'a NumberMap<i64>,
+}
+
+impl Counts<'_> {
+    /// Pods in a node's domain; `None` if the node has no such label.
+    pub fn of(&self, node: NodeId) -> Option<i64> {
+        match self.topology.of(node) {
+            NOWHERE => None,
+            domain => Some(self.counts.get(&domain).copied().unwrap_or(0)),
+        }
+    }
 }
 
 /// What the index is asked with.
@@ -76,11 +96,6 @@ pub(super) struct View<'a> {
 }
 
 impl Index {
-    fn id(&mut self) -> u32 {
-        self.next = self.next.wrapping_add(1);
-        self.next
-    }
-
     pub fn topology(&mut self, key: &str, view: &View<'_>) -> u32 {
         if let Some(id) = self.topology_ids.get(key) {
             return *id;
@@ -89,15 +104,10 @@ impl Index {
         for (id, info) in view.nodes.iter().enumerate() {
             topology.set(id, info.node.is_some().then(|| info.labels()));
         }
-        let id = self.id();
-        self.topologies.insert(id, topology);
+        self.work.grouped += steps(view.nodes.len());
+        let id = self.topologies.insert(topology);
         self.topology_ids.insert(key.into(), id);
         id
-    }
-
-    /// The node's domain of a topology.
-    pub fn domain(&self, topology: u32, node: NodeId) -> Domain {
-        self.topologies.get(&topology).map_or(NOWHERE, |t| t.of(node))
     }
 
     /// The class of nodes over which a pod's constraint counts.
@@ -120,8 +130,8 @@ impl Index {
         for (id, info) in view.nodes.iter().enumerate() {
             class.enter(id, info, &self.topologies);
         }
-        let id = self.id();
-        self.classes.insert(id, class);
+        self.work.grouped += steps(view.nodes.len());
+        let id = self.classes.insert(class);
         self.class_ids.insert(text, id);
         id
     }
@@ -153,21 +163,20 @@ impl Index {
         let query_id = match self.query_ids.get(&query.id) {
             Some(id) => *id,
             None => {
-                let id = self.id();
+                let id = self.queries.insert(Queried { query: query.clone(), trackers: Vec::new() });
                 match &query.owner {
                     Some(owner) => {
                         self.owner_queries.insert(owner.clone(), id);
                     }
                     None => self.query_hooks.add(query.hook(), id),
                 }
-                self.queries.insert(id, Queried { query: query.clone(), trackers: Vec::new() });
                 self.query_ids.insert(query.id.clone(), id);
                 id
             }
         };
         let key = (query_id, class, topology);
         if let Some(id) = self.tracker_ids.get(&key) {
-            if let Some(tracker) = self.trackers.get_mut(id) {
+            if let Some(tracker) = self.trackers.get_mut(*id) {
                 tracker.used = self.clock;
             }
             return *id;
@@ -181,41 +190,40 @@ impl Index {
             total: 0,
             used: self.clock,
         };
-        for (node, _) in pods.filter(|(_, pod)| query.matches(pod, view.namespaces)) {
-            tracker.count(node, 1, &self.classes, &self.topologies);
+        for (node, pod) in pods {
+            self.work.counted += 1;
+            if query.matches(pod, view.namespaces) {
+                tracker.count(node, 1, &self.classes, &self.topologies);
+            }
         }
-        let id = self.id();
-        self.trackers.insert(id, tracker);
+        let id = self.trackers.insert(tracker);
         self.tracker_ids.insert(key, id);
-        if let Some(queried) = self.queries.get_mut(&query_id) {
+        if let Some(queried) = self.queries.get_mut(query_id) {
             queried.trackers.push(id);
         }
         id
     }
 
-    /// The topology of a tracker.
-    pub fn topology_of(&self, tracker: u32) -> Option<u32> {
-        self.trackers.get(&tracker).map(|t| t.topology)
+    /// The pods of a tracker.
+    pub fn counts(&self, tracker: u32) -> Option<Counts<'_>> {
+        let tracker = self.trackers.get(tracker)?;
+        Some(Counts { topology: self.topologies.get(tracker.topology)?, counts: &tracker.counts })
     }
 
     /// Pods of a tracker in a node's domain; `None` if the node has no such label.
     pub fn count(&self, tracker: u32, node: NodeId) -> Option<i64> {
-        let tracker = self.trackers.get(&tracker)?;
-        match self.domain(tracker.topology, node) {
-            NOWHERE => None,
-            domain => Some(tracker.counts.get(&domain).copied().unwrap_or(0)),
-        }
+        self.counts(tracker)?.of(node)
     }
 
     /// All pods of a tracker that are anywhere in its topology.
     pub fn total(&self, tracker: u32) -> i64 {
-        self.trackers.get(&tracker).map_or(0, |t| t.total)
+        self.trackers.get(tracker).map_or(0, |t| t.total)
     }
 
     /// The least number of pods that an eligible domain has, and how many such domains there are.
     pub fn least(&self, tracker: u32) -> (i64, usize) {
-        let Some(tracker) = self.trackers.get(&tracker) else { return (0, 0) };
-        let class = tracker.class.and_then(|class| self.classes.get(&class));
+        let Some(tracker) = self.trackers.get(tracker) else { return (0, 0) };
+        let class = tracker.class.and_then(|class| self.classes.get(class));
         let at = class.and_then(|c| c.keys.iter().position(|k| *k == tracker.topology).and_then(|i| c.domains.get(i)));
         let domains = at.map_or(0, NumberMap::len);
         let least = tracker.histogram.first_key_value().map_or(0, |(least, _)| *least);
@@ -227,14 +235,19 @@ impl Index {
         if self.terms.is_empty() {
             return Vec::new();
         }
-        let found = self.term_hooks.of(pod.labels()).filter_map(|id| Some((id, self.terms.get(&id)?)));
+        let found = self.term_hooks.of(pod.labels()).filter_map(|id| Some((id, self.terms.get(id)?)));
         found.filter(|(_, set)| set.pods > 0 && set.term.matches(pod, namespaces)).collect()
     }
 
     /// How many pods in the node's domain have the term.
     pub fn term_count(&self, set: u32, node: NodeId) -> i64 {
-        let Some(set) = self.terms.get(&set) else { return 0 };
-        set.counts.get(&self.domain(set.topology, node)).copied().unwrap_or(0)
+        self.term_counts(set).and_then(|counts| counts.of(node)).unwrap_or(0)
+    }
+
+    /// The pods that have the term.
+    pub fn term_counts(&self, set: u32) -> Option<Counts<'_>> {
+        let set = self.terms.get(set)?;
+        Some(Counts { topology: self.topologies.get(set.topology)?, counts: &set.counts })
     }
 
     /// A pod came to a node (`1`) or left it (`-1`).
@@ -243,12 +256,12 @@ impl Index {
             let owner = pod.owner.as_ref().and_then(|o| self.owner_queries.get(o)).copied();
             let found: Vec<u32> = self.query_hooks.of(pod.labels()).chain(owner).collect();
             for id in found {
-                let Some(queried) = self.queries.get(&id) else { continue };
+                let Some(queried) = self.queries.get(id) else { continue };
                 if !queried.query.matches(pod, view.namespaces) {
                     continue;
                 }
                 for tracker in &queried.trackers {
-                    if let Some(tracker) = self.trackers.get_mut(tracker) {
+                    if let Some(tracker) = self.trackers.get_mut(*tracker) {
                         tracker.count(node, sign, &self.classes, &self.topologies);
                     }
                 }
@@ -272,22 +285,21 @@ impl Index {
             None if sign < 0 => return,
             None => {
                 let topology = self.topology(&term.topology_key, view);
-                let id = self.id();
                 let set = TermSet { role, term: term.clone(), topology, counts: NumberMap::default(), pods: 0 };
+                let id = self.terms.insert(set);
                 self.term_hooks.add(term.selection.hook(), id);
-                self.terms.insert(id, set);
                 self.term_ids.insert(key, id);
                 id
             }
         };
-        let Some(set) = self.terms.get_mut(&id) else { return };
+        let Some(set) = self.terms.get_mut(id) else { return };
         set.pods = set.pods.saturating_add_signed(if sign < 0 { -1 } else { 1 });
         if set.pods == 0 {
             self.empty_terms.insert(id);
         } else {
             self.empty_terms.remove(&id);
         }
-        let domain = self.topologies.get(&set.topology).map_or(NOWHERE, |t| t.of(node));
+        let domain = self.topologies.get(set.topology).map_or(NOWHERE, |t| t.of(node));
         if domain != NOWHERE {
             bump(&mut set.counts, domain, sign);
         }
@@ -308,15 +320,15 @@ impl Index {
 
     /// Namespaces' labels changed: what asks for them is counted anew when next asked for.
     pub fn namespaces_changed(&mut self) {
-        let asks = |q: &u32| self.queries.get(q).is_some_and(|q| q.query.asks_namespaces());
-        let gone: Vec<u32> = self.trackers.iter().filter(|(_, t)| asks(&t.query)).map(|(id, _)| *id).collect();
+        let asks = |q: &u32| self.queries.get(*q).is_some_and(|q| q.query.asks_namespaces());
+        let gone: Vec<u32> = self.trackers.iter().filter(|(_, t)| asks(&t.query)).map(|(id, _)| id).collect();
         self.drop_trackers(&gone);
     }
 
     /// Drops what nobody asks for. Called between decisions only.
     pub fn sweep(&mut self) {
         for id in std::mem::take(&mut self.empty_terms) {
-            if let Some(set) = self.terms.remove(&id) {
+            if let Some(set) = self.terms.remove(id) {
                 self.term_hooks.remove(set.term.selection.hook(), id);
                 self.term_ids.remove(&(set.role, set.term.id));
             }
@@ -324,7 +336,7 @@ impl Index {
         if self.trackers.len() <= MAX_TRACKERS {
             return;
         }
-        let mut ages: Vec<(u64, u32)> = self.trackers.iter().map(|(id, t)| (t.used, *id)).collect();
+        let mut ages: Vec<(u64, u32)> = self.trackers.iter().map(|(id, t)| (t.used, id)).collect();
         ages.sort_unstable();
         ages.truncate(ages.len() - MAX_TRACKERS / 2);
         let gone: Vec<u32> = ages.into_iter().map(|(_, id)| id).collect();
@@ -333,12 +345,12 @@ impl Index {
 
     fn drop_trackers(&mut self, gone: &[u32]) {
         for id in gone {
-            let Some(tracker) = self.trackers.remove(id) else { continue };
+            let Some(tracker) = self.trackers.remove(*id) else { continue };
             self.tracker_ids.remove(&(tracker.query, tracker.class, tracker.topology));
-            let Some(queried) = self.queries.get_mut(&tracker.query) else { continue };
+            let Some(queried) = self.queries.get_mut(tracker.query) else { continue };
             queried.trackers.retain(|t| t != id);
             if queried.trackers.is_empty()
-                && let Some(queried) = self.queries.remove(&tracker.query)
+                && let Some(queried) = self.queries.remove(tracker.query)
             {
                 self.query_ids.remove(&queried.query.id);
                 match &queried.query.owner {
@@ -350,12 +362,12 @@ impl Index {
             }
         }
         let used: BTreeSet<u32> = self.trackers.values().filter_map(|t| t.class).collect();
-        self.classes.retain(|id, _| used.contains(id));
+        self.classes.retain(|id| used.contains(&id));
         self.class_ids.retain(|_, id| used.contains(id));
         let mut used: BTreeSet<u32> = self.trackers.values().map(|t| t.topology).collect();
         used.extend(self.terms.values().map(|t| t.topology));
         used.extend(self.classes.values().flat_map(|c| c.keys.iter().copied()));
-        self.topologies.retain(|id, _| used.contains(id));
+        self.topologies.retain(|id| used.contains(&id));
         self.topology_ids.retain(|_, id| used.contains(id));
     }
 

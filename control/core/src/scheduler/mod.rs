@@ -10,9 +10,12 @@ mod change;
 mod cycle;
 mod filters;
 mod hooks;
+mod images;
 mod index;
+mod members;
 mod node_info;
 mod node_terms;
+mod nominated;
 mod plugin_args;
 mod pod_info;
 mod preemption;
@@ -22,9 +25,12 @@ mod queue;
 mod request;
 mod scores;
 mod snapshot;
+mod state;
+mod table;
 mod topology;
 mod tracker;
 pub mod volumes;
+mod work;
 pub mod writes;
 
 pub use change::Change;
@@ -36,6 +42,8 @@ pub use profile::Profile;
 pub use queue::{Next, Queue};
 pub use request::Request;
 pub use snapshot::Snapshot;
+pub use state::State;
+pub use work::Work;
 
 #[cfg(test)]
 pub(in crate::scheduler) mod tests;

@@ -31,6 +31,12 @@ pub struct NodeInfo {
     pub(super) ports: BTreeMap<HostPort, u32>,
     /// Images that it has, with their sizes in bytes.
     pub(super) images: BTreeMap<String, i64>,
+    /// Whether it was cordoned.
+    pub(super) unschedulable: bool,
+    /// Taints that keep pods away.
+    pub(super) blocking_taints: Vec<Taint>,
+    /// Taints that pods had better avoid.
+    pub(super) soft_taints: Vec<Taint>,
 }
 
 impl NodeInfo {
@@ -50,23 +56,17 @@ impl NodeInfo {
         self.node.as_ref().and_then(|n| n.metadata.labels.as_ref()).unwrap_or(&NO_LABELS)
     }
 
-    /// Whether it was cordoned.
-    pub fn unschedulable(&self) -> bool {
-        self.node.as_ref().and_then(|n| n.spec.as_ref()?.unschedulable) == Some(true)
-    }
-
-    fn taints(&self) -> impl Iterator<Item = &Taint> {
-        self.node.as_ref().and_then(|n| n.spec.as_ref()?.taints.as_deref()).unwrap_or_default().iter()
-    }
-
-    /// Taints that keep pods away.
-    pub(super) fn blocking_taints(&self) -> impl Iterator<Item = &Taint> {
-        self.taints().filter(|t| t.effect == "NoSchedule" || t.effect == "NoExecute")
-    }
-
-    /// Taints that pods had better avoid.
-    pub(super) fn soft_taints(&self) -> impl Iterator<Item = &Taint> {
-        self.taints().filter(|t| t.effect == "PreferNoSchedule")
+    /// Takes in what the node says of itself; what every decision asks is kept at hand.
+    pub(super) fn become_node(&mut self, node: Option<Arc<Node>>) {
+        let spec = node.as_ref().and_then(|n| n.spec.as_ref());
+        let taints = |effects: &[&str]| -> Vec<Taint> {
+            let all = spec.and_then(|s| s.taints.as_deref()).unwrap_or_default().iter();
+            all.filter(|t| effects.contains(&t.effect.as_str())).cloned().collect()
+        };
+        self.unschedulable = spec.and_then(|s| s.unschedulable) == Some(true);
+        self.blocking_taints = taints(&["NoSchedule", "NoExecute"]);
+        self.soft_taints = taints(&["PreferNoSchedule"]);
+        self.node = node;
     }
 
     pub(super) fn add(&mut self, pod: &Arc<PodInfo>) {

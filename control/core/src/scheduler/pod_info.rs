@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use jiff::Timestamp;
-use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, Toleration, WeightedPodAffinityTerm};
+use k8s_openapi::api::core::v1::{Pod, PodAffinityTerm, PodSpec, Toleration, WeightedPodAffinityTerm};
 
 use super::node_terms::{NO_LABELS, NodeRequirement, Term};
 use super::query::{AffinityTerm, Spread};
@@ -66,7 +66,8 @@ pub struct PodInfo {
 impl PodInfo {
     /// Works a pod out.
     pub fn of(pod: Arc<Pod>) -> Arc<Self> {
-        let spec = pod.spec.clone().unwrap_or_default();
+        let none = PodSpec::default();
+        let spec = pod.spec.as_ref().unwrap_or(&none);
         let labels = pod.metadata.labels.as_ref().unwrap_or(&NO_LABELS);
         let namespace = meta::text(&pod.metadata.namespace);
         let owner = meta::controller_of(&pod.metadata).map(|o| o.uid.clone());
@@ -112,7 +113,7 @@ impl PodInfo {
             uid: meta::text(&pod.metadata.uid).into(),
             ports,
             claims: pod::claims(&pod),
-            nodes: NodeRequirement::of(&spec),
+            nodes: NodeRequirement::of(spec),
             preferred_nodes,
             affinity: terms(together.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
             anti_affinity: terms(apart.and_then(|a| a.required_during_scheduling_ignored_during_execution.as_ref())),
@@ -159,6 +160,19 @@ impl PodInfo {
     /// When it was started, for preemption: those that ran longer stay. A pod that was never started comes last.
     pub(super) fn started(&self) -> Timestamp {
         self.pod.status.as_ref().and_then(|s| s.start_time.as_ref()).map_or(Timestamp::MAX, |t| t.0)
+    }
+    /// What rules look at in the pod, as text: pods of one text fit the same nodes. None for a pod with claims, which
+    /// are its own.
+    pub(super) fn needs(&self) -> Option<Arc<str>> {
+        if !self.claims.is_empty() {
+            return None;
+        }
+        let ids = |terms: &[AffinityTerm]| terms.iter().map(|t| t.id.clone()).collect::<Vec<_>>();
+        let even: Vec<_> = self.spread.iter().filter(|c| c.required).map(Spread::text).collect();
+        let place = (self.scheduler_name(), self.namespace(), pod::node_name(&self.pod), &self.nodes.id);
+        let rank = (self.priority, self.may_preempt(), &self.request, &self.ports);
+        let others = (self.labels(), self.tolerations(), ids(&self.affinity), ids(&self.anti_affinity), even);
+        Some(format!("{place:?}{rank:?}{others:?}").into())
     }
     pub(super) fn tolerations(&self) -> &[Toleration] {
         self.pod.spec.as_ref().and_then(|s| s.tolerations.as_deref()).unwrap_or_default()

@@ -85,9 +85,11 @@ pub(super) fn preempt(
     let enough = (nodes * CANDIDATES_PERCENT / 100).max(LEAST_CANDIDATES);
     let start = cursor.turn.checked_rem(resolvable.len()).unwrap_or(0);
     let (before, after) = resolvable.split_at(start);
-    let budgets: Vec<Budget> = snapshot.budgets().cloned().collect();
     let mut candidates: Vec<Candidate> = Vec::new();
-    for node in after.iter().chain(before) {
+    // Where nobody matters less, no node need be looked at.
+    let some = snapshot.has_lower(pod.priority);
+    let budgets: Vec<Budget> = snapshot.budgets().filter(|_| some).cloned().collect();
+    for node in after.iter().chain(before).filter(|_| some) {
         candidates.extend(victims(pod, snapshot, rules, &budgets, *node));
         if candidates.len() >= enough && candidates.iter().any(|c| c.violations == 0) {
             break;
@@ -138,11 +140,11 @@ fn victims(
         return None;
     }
     for p in &lower {
-        snapshot.unplace(&p.uid);
+        snapshot.retract(p, node);
     }
     if rules.check(pod, snapshot, node).is_err() {
         for p in &lower {
-            snapshot.place(p, node);
+            snapshot.suppose(p, node);
         }
         return None;
     }
@@ -152,15 +154,15 @@ fn victims(
     let mut violations = 0;
     let first = violating.len();
     for (i, p) in violating.into_iter().chain(spare).enumerate() {
-        snapshot.place(&p, node);
+        snapshot.suppose(&p, node);
         if rules.check(pod, snapshot, node).is_err() {
-            snapshot.unplace(&p.uid);
+            snapshot.retract(&p, node);
             violations += usize::from(i < first);
             victims.push(p);
         }
     }
     for p in &victims {
-        snapshot.place(p, node);
+        snapshot.suppose(p, node);
     }
     victims.sort_by_key(|p| (Reverse(p.priority), p.started()));
     (!victims.is_empty()).then_some(Candidate { node, victims, violations })

@@ -175,6 +175,13 @@ impl Spread {
         }
     }
 
+    /// Canonical text.
+    pub fn text(&self) -> String {
+        let (key, skew, domains) = (&self.topology_key, self.max_skew, self.min_domains);
+        let whose = (self.honor_affinity, self.honor_taints, self.counts_itself);
+        format!("{}@{key} {skew} {domains} {whose:?}", self.query.id)
+    }
+
     /// A constraint that every pod of a controller has unless it says its own.
     pub fn of_owner(uid: &str, topology_key: &str, max_skew: i64) -> Self {
         Self {

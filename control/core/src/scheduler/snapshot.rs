@@ -5,17 +5,22 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use copepod_api::LabelSelector;
-use k8s_openapi::api::core::v1::{Namespace, Node};
+use k8s_openapi::api::core::v1::{Namespace, Node, Taint};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 
 use super::cycle::RefusedBy;
+use super::images::{Images, images_of};
 use super::index::{Index, TermSet, View};
+use super::members::Members;
 use super::node_info::NodeInfo;
+use super::nominated::Nominated;
 use super::pod_info::PodInfo;
 use super::query::{Namespaces, Query, Spread};
 use super::request::Request;
-use super::topology::NodeId;
+use super::table::Table;
+use super::topology::{NodeId, NodeMap};
 use super::volumes::Volumes;
+use super::work::{Work, steps};
 use crate::controllers::meta;
 use crate::controllers::pod;
 
@@ -46,17 +51,19 @@ pub struct Snapshot {
     free: Vec<NodeId>,
     order: Arc<[NodeId]>,
     order_is_old: bool,
-    placed: HashMap<Arc<str>, Placed>,
-    by_namespace: HashMap<String, BTreeSet<Arc<str>>>,
-    by_owner: HashMap<String, BTreeSet<Arc<str>>>,
+    placed: Table<Placed>,
+    placed_ids: HashMap<Arc<str>, u32>,
+    members: Members,
+    /// How many placed pods have each priority.
+    priorities: BTreeMap<i32, usize>,
     namespaces: Namespaces,
     pub(super) index: Index,
-    /// By image: how many nodes have it.
-    images: HashMap<String, usize>,
+    images: Images,
     /// Pods for which room is being made, with the node.
-    nominated: HashMap<Arc<str>, String>,
-    nominated_on: HashMap<String, Vec<Arc<PodInfo>>>,
+    nominated: Nominated,
     budgets: BTreeMap<(String, String), Budget>,
+    /// Grows with each change that may change a decision about a pod without claims.
+    version: u64,
     /// What is known of volumes.
     pub volumes: Volumes,
 }
@@ -66,32 +73,30 @@ impl Snapshot {
     pub fn set_node(&mut self, node: Arc<Node>) {
         let name = meta::text(&node.metadata.name).to_string();
         let id = self.node_id(&name);
+        self.version += 1;
         let Some(info) = self.nodes.get_mut(id) else { return };
         let list = node.status.as_ref().and_then(|s| s.allocatable.as_ref().or(s.capacity.as_ref()));
         info.allocatable = Request::of_list(list);
         info.max_pods = info.allocatable.other("pods");
         let images = images_of(&node);
         if images != info.images {
-            let old = std::mem::replace(&mut info.images, images);
-            for name in old.keys() {
-                if let Some(count) = self.images.get_mut(name) {
-                    *count -= 1;
-                    if *count == 0 {
-                        self.images.remove(name);
-                    }
-                }
-            }
-            for name in info.images.keys() {
-                *self.images.entry(name.clone()).or_default() += 1;
-            }
+            self.images.replace(id, &info.images, &images);
+            info.images = images;
         }
-        let placing = |n: &Node| (n.metadata.labels.clone(), n.spec.as_ref().and_then(|s| s.taints.clone()));
-        let same = info.node.as_ref().is_some_and(|old| placing(old) == placing(&node));
-        self.order_is_old |= info.node.is_none() || !same;
-        if same {
-            info.node = Some(node);
-        } else {
+        let Some(old) = &info.node else {
+            self.order_is_old = true;
             self.reindex(id, Some(node));
+            return;
+        };
+        let relabelled = old.metadata.labels != node.metadata.labels;
+        fn taints(node: &Node) -> Option<&Vec<Taint>> {
+            node.spec.as_ref().and_then(|s| s.taints.as_ref())
+        }
+        if relabelled || taints(old) != taints(&node) {
+            self.order_is_old |= zone_of(old) != zone_of(&node);
+            self.reindex(id, Some(node));
+        } else {
+            info.become_node(Some(node));
         }
     }
 
@@ -99,16 +104,10 @@ impl Snapshot {
     pub fn remove_node(&mut self, name: &str) {
         let Some(id) = self.names.get(name).copied() else { return };
         self.order_is_old = true;
+        self.version += 1;
         self.reindex(id, None);
         let Some(info) = self.nodes.get_mut(id) else { return };
-        for image in std::mem::take(&mut info.images).into_keys() {
-            if let Some(count) = self.images.get_mut(&image) {
-                *count -= 1;
-                if *count == 0 {
-                    self.images.remove(&image);
-                }
-            }
-        }
+        self.images.replace(id, &std::mem::take(&mut info.images), &BTreeMap::new());
         info.allocatable = Request::default();
         info.max_pods = 0;
         self.drop_if_unknown(id);
@@ -145,7 +144,7 @@ impl Snapshot {
             self.count(pod, id, -1);
         }
         let Some(info) = self.nodes.get_mut(id) else { return };
-        info.node = node;
+        info.become_node(node);
         self.index.node(id, info);
         for pod in &pods {
             self.count(pod, id, 1);
@@ -172,7 +171,7 @@ impl Snapshot {
     /// Counts a pod on a node from now on.
     pub fn assume(&mut self, pod: &Arc<PodInfo>, node: &str) {
         self.withdraw(&pod.uid);
-        if let Some(placed) = self.placed.get(&pod.uid) {
+        if let Some(placed) = self.placed_ids.get(&pod.uid).and_then(|id| self.placed.get(*id)) {
             let same_node = self.nodes.get(placed.node).is_some_and(|n| n.name == node);
             let old = &placed.pod;
             // What comes and goes while a pod runs, such as its status, changes no count.
@@ -191,41 +190,46 @@ impl Snapshot {
         self.place(pod, id);
     }
 
-    /// Puts a pod on a node.
-    pub(super) fn place(&mut self, pod: &Arc<PodInfo>, id: NodeId) {
-        let Some(info) = self.nodes.get_mut(id) else { return };
+    fn place(&mut self, pod: &Arc<PodInfo>, node: NodeId) {
+        self.version += 1;
+        self.suppose(pod, node);
+        let id = self.placed.insert(Placed { pod: pod.clone(), node });
+        self.placed_ids.insert(pod.uid.clone(), id);
+        self.members.add(pod, id);
+        *self.priorities.entry(pod.priority).or_default() += 1;
+    }
+
+    /// Counts a pod on a node for a decision that asks what would be; [`Self::retract`] takes it back.
+    pub(super) fn suppose(&mut self, pod: &Arc<PodInfo>, node: NodeId) {
+        let Some(info) = self.nodes.get_mut(node) else { return };
         info.add(pod);
-        self.by_namespace.entry(pod.namespace().into()).or_default().insert(pod.uid.clone());
-        if let Some(owner) = &pod.owner {
-            self.by_owner.entry(owner.clone()).or_default().insert(pod.uid.clone());
-        }
         self.volumes.pod(pod, 1);
-        self.placed.insert(pod.uid.clone(), Placed { pod: pod.clone(), node: id });
-        self.count(pod, id, 1);
+        self.count(pod, node, 1);
+    }
+
+    /// Counts a pod no longer on its node, for a decision that asks what would be; [`Self::suppose`] takes it back.
+    pub(super) fn retract(&mut self, pod: &PodInfo, node: NodeId) {
+        self.count(pod, node, -1);
+        self.volumes.pod(pod, -1);
+        if let Some(info) = self.nodes.get_mut(node) {
+            info.remove(pod);
+        }
     }
 
     /// Takes a pod off its node; the node stays.
-    pub(super) fn unplace(&mut self, uid: &str) -> Option<NodeId> {
-        let placed = self.placed.remove(uid)?;
-        let (pod, id) = (placed.pod, placed.node);
-        self.count(&pod, id, -1);
-        self.volumes.pod(&pod, -1);
-        let leave = |map: &mut HashMap<String, BTreeSet<Arc<str>>>, key: &str| {
-            if let Some(set) = map.get_mut(key) {
-                set.remove(uid);
-                if set.is_empty() {
-                    map.remove(key);
-                }
+    fn unplace(&mut self, uid: &str) -> Option<NodeId> {
+        let id = self.placed_ids.remove(uid)?;
+        let Placed { pod, node } = self.placed.remove(id)?;
+        self.version += 1;
+        self.retract(&pod, node);
+        self.members.remove(&pod, id);
+        if let Some(count) = self.priorities.get_mut(&pod.priority) {
+            *count -= 1;
+            if *count == 0 {
+                self.priorities.remove(&pod.priority);
             }
-        };
-        leave(&mut self.by_namespace, pod.namespace());
-        if let Some(owner) = &pod.owner {
-            leave(&mut self.by_owner, owner);
         }
-        if let Some(info) = self.nodes.get_mut(id) {
-            info.remove(&pod);
-        }
-        Some(id)
+        Some(node)
     }
 
     /// Stops counting a pod: it ended, is gone, or its binding failed. Returns the node that has more room now.
@@ -239,46 +243,38 @@ impl Snapshot {
 
     /// Whether the pod is counted on a node.
     pub fn is_placed(&self, uid: &str) -> bool {
-        self.placed.contains_key(uid)
+        self.placed_ids.contains_key(uid)
     }
 
     /// The pod as it is counted.
     pub fn placed(&self, uid: &str) -> Option<&Arc<PodInfo>> {
-        self.placed.get(uid).map(|p| &p.pod)
+        self.placed_ids.get(uid).and_then(|id| self.placed.get(*id)).map(|p| &p.pod)
     }
 
     /// Keeps room on a node for a pod until it is placed or forgotten, against pods that matter no more than it.
     pub fn nominate(&mut self, pod: &Arc<PodInfo>, node: &str) {
         self.withdraw(&pod.uid);
         if !self.is_placed(&pod.uid) {
-            self.nominated.insert(pod.uid.clone(), node.to_string());
-            self.nominated_on.entry(node.to_string()).or_default().push(pod.clone());
+            self.version += 1;
+            self.nominated.add(pod, node);
         }
     }
 
     /// Keeps no more room for a pod. Returns the node where it was kept.
     pub fn withdraw(&mut self, uid: &str) -> Option<String> {
         let node = self.nominated.remove(uid)?;
-        if let Some(pods) = self.nominated_on.get_mut(&node) {
-            pods.retain(|p| &*p.uid != uid);
-            if pods.is_empty() {
-                self.nominated_on.remove(&node);
-            }
-        }
+        self.version += 1;
         Some(node)
     }
 
     /// Where room is kept for a pod.
     pub fn nomination(&self, uid: &str) -> Option<&str> {
-        self.nominated.get(uid).map(String::as_str)
+        self.nominated.node_of(uid)
     }
 
     /// The pods for which room is kept on a node.
     pub(super) fn nominated_on(&self, node: &str) -> &[Arc<PodInfo>] {
-        if self.nominated_on.is_empty() {
-            return &[];
-        }
-        self.nominated_on.get(node).map(Vec::as_slice).unwrap_or_default()
+        self.nominated.on(node)
     }
 
     /// The rules that refuse a pod whose claims are not bound yet.
@@ -296,6 +292,7 @@ impl Snapshot {
             Some(labels) => self.namespaces.insert(name.into(), labels),
             None => self.namespaces.remove(name),
         };
+        self.version += 1;
         self.index.namespaces_changed();
     }
 
@@ -329,17 +326,13 @@ impl Snapshot {
     /// The tracker of a spread constraint of a pod, with the topology keys that nodes must have.
     pub(super) fn spread(&mut self, pod: &Arc<PodInfo>, spread: &Spread, keys: &[&str]) -> u32 {
         let view = View { nodes: &self.nodes, namespaces: &self.namespaces };
-        let uids = candidates(&self.by_namespace, &self.by_owner, &spread.query);
-        let mut pods = pods_of(&self.placed, uids);
-        self.index.spread(pod, spread, keys, &view, &mut pods)
+        self.index.spread(pod, spread, keys, &view, &mut pods_of(&self.members, &self.placed, &spread.query))
     }
 
     /// The tracker of a query over all nodes.
     pub(super) fn tracker(&mut self, query: &Query, topology_key: &str) -> u32 {
         let view = View { nodes: &self.nodes, namespaces: &self.namespaces };
-        let uids = candidates(&self.by_namespace, &self.by_owner, query);
-        let mut pods = pods_of(&self.placed, uids);
-        self.index.tracker(query, None, topology_key, &view, &mut pods)
+        self.index.tracker(query, None, topology_key, &view, &mut pods_of(&self.members, &self.placed, query))
     }
 
     /// The sets of placed pods' terms that match a pod.
@@ -347,9 +340,24 @@ impl Snapshot {
         self.index.terms_about(pod, &self.namespaces)
     }
 
-    /// How many nodes have an image.
-    pub(super) fn nodes_with_image(&self, name: &str) -> usize {
-        self.images.get(name).copied().unwrap_or(0)
+    /// Whether a placed pod matters less than this.
+    pub(super) fn has_lower(&self, priority: i32) -> bool {
+        self.priorities.first_key_value().is_some_and(|(least, _)| *least < priority)
+    }
+
+    /// Grows with each change that may change a decision about a pod without claims.
+    pub(super) fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// What decisions cost so far.
+    pub fn work(&self) -> Work {
+        self.index.work
+    }
+
+    /// An image's size in bytes on each node that has it.
+    pub(super) fn nodes_with_image(&self, name: &str) -> Option<&NodeMap<i64>> {
+        self.images.nodes(name)
     }
 
     /// A node by name.
@@ -365,10 +373,11 @@ impl Snapshot {
     pub(super) fn order(&mut self) -> Arc<[NodeId]> {
         if self.order_is_old {
             self.order_is_old = false;
+            self.index.work.grouped += steps(self.nodes.len());
             let mut zones: BTreeMap<[&str; 2], Vec<NodeId>> = BTreeMap::new();
             for id in self.names.values() {
                 let Some(info) = self.nodes.get(*id).filter(|n| n.node.is_some()) else { continue };
-                let zone = ZONE.map(|key| info.labels().get(key).map_or("", String::as_str));
+                let zone = info.node.as_deref().map(zone_of).unwrap_or_default();
                 zones.entry(zone).or_default().push(*id);
             }
             let longest = zones.values().map(Vec::len).max().unwrap_or(0);
@@ -394,36 +403,16 @@ impl Snapshot {
     }
 }
 
-/// The UIDs of the pods that a query can match.
-fn candidates<'a>(
-    by_namespace: &'a HashMap<String, BTreeSet<Arc<str>>>,
-    by_owner: &'a HashMap<String, BTreeSet<Arc<str>>>,
-    query: &Query,
-) -> Vec<&'a Arc<str>> {
-    if let Some(owner) = &query.owner {
-        return by_owner.get(owner).into_iter().flatten().collect();
-    }
-    match query.selections.iter().find(|s| s.namespace_selector.is_none()) {
-        Some(fixed) => fixed.namespaces.iter().filter_map(|n| by_namespace.get(n)).flatten().collect(),
-        None => by_namespace.values().flatten().collect(),
-    }
-}
-
+/// The pods that a query can match, looked for only when the first is asked for.
 fn pods_of<'a>(
-    placed: &'a HashMap<Arc<str>, Placed>,
-    uids: Vec<&'a Arc<str>>,
+    members: &'a Members,
+    placed: &'a Table<Placed>,
+    query: &'a Query,
 ) -> impl Iterator<Item = (NodeId, &'a Arc<PodInfo>)> {
-    uids.into_iter().filter_map(|uid| placed.get(uid)).map(|p| (p.node, &p.pod))
+    let ids = std::iter::once_with(|| members.candidates(query)).flatten();
+    ids.filter_map(|id| placed.get(id)).map(|p| (p.node, &p.pod))
 }
 
-fn images_of(node: &Node) -> BTreeMap<String, i64> {
-    let images = node.status.iter().flat_map(|s| s.images.iter().flatten());
-    let named = images.flat_map(|i| i.names.iter().flatten().map(move |n| (n, i.size_bytes.unwrap_or(0))));
-    named.map(|(name, size)| (full_image_name(name), size)).collect()
-}
-
-/// An image's name with the tag that it means.
-pub(super) fn full_image_name(name: &str) -> String {
-    let last = name.rsplit('/').next().unwrap_or(name);
-    if last.contains(':') || last.contains('@') { name.to_string() } else { format!("{name}:latest") }
+fn zone_of(node: &Node) -> [&str; 2] {
+    ZONE.map(|key| node.metadata.labels.as_ref().and_then(|l| l.get(key)).map_or("", String::as_str))
 }

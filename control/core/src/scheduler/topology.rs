@@ -13,6 +13,9 @@ pub(super) const NOWHERE: Domain = u32::MAX;
 /// A map with small whole numbers as keys, which need no protection against made-up ones.
 pub(super) type NumberMap<V> = HashMap<u32, V, BuildHasherDefault<Spreader>>;
 
+/// A map by nodes.
+pub(super) type NodeMap<V> = HashMap<NodeId, V, BuildHasherDefault<Spreader>>;
+
 /// A set of such numbers.
 pub(super) type NumberSet = HashSet<u32, BuildHasherDefault<Spreader>>;
 
@@ -29,6 +32,9 @@ impl Hasher for Spreader {
     }
     fn write_u32(&mut self, n: u32) {
         self.0 = (self.0.rotate_left(5) ^ u64::from(n)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+    }
+    fn write_usize(&mut self, n: usize) {
+        self.0 = (self.0.rotate_left(5) ^ n as u64).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
 }
 
@@ -48,6 +54,16 @@ impl Topology {
     /// The node's domain, or [`NOWHERE`].
     pub fn of(&self, node: NodeId) -> Domain {
         self.domains.get(node).copied().unwrap_or(NOWHERE)
+    }
+
+    /// How many domains the nodes are in.
+    pub fn distinct(&self, nodes: impl Iterator<Item = NodeId>) -> usize {
+        let mut seen = vec![false; self.numbers.len()];
+        let mut first = |node: &NodeId| {
+            let place = seen.get_mut(self.of(*node) as usize);
+            place.is_some_and(|seen| !std::mem::replace(seen, true))
+        };
+        nodes.filter(|node| first(node)).count()
     }
 
     /// What a node's labels say; `None` for a node that is gone. Values' numbers are never taken back: a cluster has

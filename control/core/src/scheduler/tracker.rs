@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::node_info::NodeInfo;
 use super::pod_info::PodInfo;
+use super::table::Table;
 use super::topology::{Domain, NOWHERE, NodeId, NumberMap, Topology};
 
 /// Which nodes count for spreading: those with all topology keys that the pod's selector and tolerations allow.
@@ -33,15 +34,15 @@ pub(super) struct Tracker {
 }
 
 impl Class {
-    pub fn enter(&mut self, id: NodeId, info: &NodeInfo, topologies: &NumberMap<Topology>) {
+    pub fn enter(&mut self, id: NodeId, info: &NodeInfo, topologies: &Table<Topology>) {
         if self.eligible.len() <= id {
             self.eligible.resize(id + 1, false);
         }
-        let at = |key: &u32| topologies.get(key).map_or(NOWHERE, |t| t.of(id));
+        let at = |key: &u32| topologies.get(*key).map_or(NOWHERE, |t| t.of(id));
         let eligible = info.node.is_some()
             && self.keys.iter().all(|key| at(key) != NOWHERE)
             && (!self.honor_affinity || self.pod.nodes.matches(&info.name, info.labels()))
-            && (!self.honor_taints || info.blocking_taints().all(|taint| self.pod.tolerates(taint)));
+            && (!self.honor_taints || info.blocking_taints.iter().all(|taint| self.pod.tolerates(taint)));
         if let Some(place) = self.eligible.get_mut(id) {
             *place = eligible;
         }
@@ -52,11 +53,11 @@ impl Class {
         }
     }
 
-    pub fn leave(&mut self, id: NodeId, topologies: &NumberMap<Topology>) {
+    pub fn leave(&mut self, id: NodeId, topologies: &Table<Topology>) {
         let Some(place) = self.eligible.get_mut(id).filter(|e| **e) else { return };
         *place = false;
         for (key, domains) in self.keys.iter().zip(&mut self.domains) {
-            let domain = topologies.get(key).map_or(NOWHERE, |t| t.of(id));
+            let domain = topologies.get(*key).map_or(NOWHERE, |t| t.of(id));
             if let Some(count) = domains.get_mut(&domain) {
                 *count = count.saturating_sub(1);
                 if *count == 0 {
@@ -68,13 +69,13 @@ impl Class {
 }
 
 impl Tracker {
-    pub fn count(&mut self, node: NodeId, sign: i64, classes: &NumberMap<Class>, topologies: &NumberMap<Topology>) {
-        if let Some(class) = self.class.and_then(|class| classes.get(&class))
+    pub fn count(&mut self, node: NodeId, sign: i64, classes: &Table<Class>, topologies: &Table<Topology>) {
+        if let Some(class) = self.class.and_then(|class| classes.get(class))
             && !class.eligible.get(node).copied().unwrap_or(false)
         {
             return;
         }
-        let domain = topologies.get(&self.topology).map_or(NOWHERE, |t| t.of(node));
+        let domain = topologies.get(self.topology).map_or(NOWHERE, |t| t.of(node));
         if domain == NOWHERE {
             return;
         }

@@ -12,7 +12,7 @@ use copepod_client::events::Severity;
 use copepod_core::controllers::Plan;
 use copepod_core::scheduler::volumes::ClaimStep;
 use copepod_core::scheduler::writes::{self, SCHEDULER_ERROR, UNSCHEDULABLE};
-use copepod_core::scheduler::{Change, Cursor, Decision, Failure, Next, PodInfo, Profile, Queue, Snapshot, schedule};
+use copepod_core::scheduler::{Change, Decision, Failure, Next, PodInfo, Profile, State};
 use http::Method;
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
@@ -23,13 +23,6 @@ use tokio::time::Instant;
 
 use super::context::{Context, Running, about};
 use super::executor::{MAX_PARALLEL, explain};
-
-#[derive(Default)]
-struct State {
-    snapshot: Snapshot,
-    queue: Queue,
-    cursor: Cursor,
-}
 
 struct Scheduler {
     context: Context,
@@ -112,44 +105,9 @@ impl Scheduler {
         self.profiles.iter().find(|p| p.name == pod.scheduler_name())
     }
 
-    /// Decides, and takes the decision into the snapshot and the queue at once.
     fn decide(&self, next: &Next) -> Option<Decision> {
-        let pod = &next.pod;
-        let profile = self.profile(pod)?;
-        let mut state = self.state.lock();
-        let State { snapshot, queue, cursor } = &mut *state;
-        if snapshot.is_placed(pod.uid()) {
-            queue.remove(pod.uid());
-            return None;
-        }
-        let decision = schedule(pod, snapshot, profile, cursor);
-        match &decision {
-            Decision::Bind(node) => snapshot.assume(pod, node),
-            Decision::BindClaims { node, steps } => {
-                snapshot.nominate(pod, node);
-                snapshot.volumes.reserve(pod.namespace(), steps);
-                queue.unschedulable(pod.uid(), Snapshot::claims_refused(), self.now());
-            }
-            Decision::Unschedulable(failure) => {
-                queue.unschedulable(pod.uid(), failure.refused_by, self.now());
-                match &failure.preemption {
-                    Some(preemption) => {
-                        for other in &preemption.withdrawn {
-                            snapshot.withdraw(other.uid());
-                            queue.failed(other.uid(), self.now());
-                        }
-                        snapshot.nominate(pod, &preemption.node);
-                    }
-                    None if failure.waits_for_room => {}
-                    None => {
-                        if let Some(node) = snapshot.withdraw(pod.uid()) {
-                            self.tell(&mut state, &Change::PodGone { pod: pod.clone(), node });
-                        }
-                    }
-                }
-            }
-        }
-        Some(decision)
+        let profile = self.profile(&next.pod)?;
+        self.state.lock().decide(next, profile, self.now())
     }
 
     async fn carry_out(&self, pod: &Arc<PodInfo>, decision: Option<Decision>) {
@@ -191,7 +149,7 @@ impl Scheduler {
                 state.snapshot.set_pod(&PodInfo::of(now));
             }
             if let Some(node) = gone {
-                self.tell(&mut state, &Change::PodGone { pod: pod.clone(), node });
+                state.tell(&Change::PodGone { pod: pod.clone(), node }, self.now());
             }
             state.queue.failed(pod.uid(), self.now());
         }

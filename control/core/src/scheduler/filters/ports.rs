@@ -30,7 +30,7 @@ impl Check for Free {
 }
 
 fn helped_by(pod: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
-    let Some(node) = change.roomier(snapshot) else { return false };
+    let Some(node) = change.roomier(snapshot).filter(|n| pod.nodes.matches(&n.name, n.labels())) else { return false };
     // Who may preempt is helped also if its ports are free only then.
     let yielding: Vec<&str> = node.yielding_to(pod).map(|p| p.uid()).collect();
     let mut staying = node.pods.values().filter(|p| !yielding.contains(&p.uid()));

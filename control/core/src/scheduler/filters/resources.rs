@@ -51,7 +51,7 @@ fn short(want: i64, have: i64, used: i64) -> bool {
 }
 
 fn helped_by(pod: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
-    let Some(node) = change.roomier(snapshot) else { return false };
+    let Some(node) = change.roomier(snapshot).filter(|n| pod.nodes.matches(&n.name, n.labels())) else { return false };
     let (want, have, mut used) = (&pod.request, &node.allocatable, node.used.clone());
     let mut count = node.pod_count();
     // Who may preempt is helped also if it fits only then.

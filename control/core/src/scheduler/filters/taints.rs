@@ -19,7 +19,7 @@ fn prepare(pod: &Arc<PodInfo>, _: &mut Snapshot) -> Prepared {
 
 impl Check for Tolerated {
     fn check(&self, _: &Snapshot, node: &NodeInfo) -> Result<(), Refusal> {
-        if node.blocking_taints().all(|taint| self.0.tolerates(taint)) {
+        if node.blocking_taints.iter().all(|taint| self.0.tolerates(taint)) {
             return Ok(());
         }
         Err(Refusal::lasting("node(s) had untolerated taint(s)"))
@@ -27,5 +27,5 @@ impl Check for Tolerated {
 }
 
 fn helped_by(pod: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
-    change.node(snapshot).is_some_and(|node| node.blocking_taints().all(|taint| pod.tolerates(taint)))
+    change.node(snapshot).is_some_and(|node| node.blocking_taints.iter().all(|taint| pod.tolerates(taint)))
 }

@@ -24,10 +24,10 @@ fn prepare(pod: &Arc<PodInfo>, _: &mut Snapshot) -> Prepared {
 
 impl Check for Uncordoned {
     fn check(&self, _: &Snapshot, node: &NodeInfo) -> Result<(), Refusal> {
-        if node.unschedulable() { Err(Refusal::lasting("node(s) were unschedulable")) } else { Ok(()) }
+        if node.unschedulable { Err(Refusal::lasting("node(s) were unschedulable")) } else { Ok(()) }
     }
 }
 
 fn helped_by(_: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
-    change.node(snapshot).is_some_and(|node| !node.unschedulable())
+    change.node(snapshot).is_some_and(|node| !node.unschedulable)
 }

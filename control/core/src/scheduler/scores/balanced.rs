@@ -23,7 +23,13 @@ fn prepare(pod: &Arc<PodInfo>, _: &mut Snapshot, _: &Profile, _: &[NodeId]) -> O
 }
 
 impl Score for Balance {
-    fn score(&self, _: &Snapshot, node: &NodeInfo) -> i64 {
+    fn score(&self, _: &Snapshot, nodes: &[&NodeInfo]) -> Vec<i64> {
+        nodes.iter().map(|node| self.of(node)).collect()
+    }
+}
+
+impl Balance {
+    fn of(&self, node: &NodeInfo) -> i64 {
         let share = |have: i64, used: i64, more: i64| {
             if have <= 0 { None } else { Some((used.saturating_add(more) as f64 / have as f64).min(1.0)) }
         };

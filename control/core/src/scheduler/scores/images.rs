@@ -3,11 +3,12 @@
 use std::sync::Arc;
 
 use super::{MAX, Score, Scorer};
+use crate::scheduler::images::full_image_name;
 use crate::scheduler::node_info::NodeInfo;
 use crate::scheduler::pod_info::PodInfo;
 use crate::scheduler::profile::Profile;
-use crate::scheduler::snapshot::{Snapshot, full_image_name};
-use crate::scheduler::topology::NodeId;
+use crate::scheduler::snapshot::Snapshot;
+use crate::scheduler::topology::{NodeId, NodeMap};
 
 /// Fewer bytes than this do not count, as upstream has it...
 const LEAST_BYTES: i64 = 23 * 1024 * 1024;
@@ -25,7 +26,7 @@ fn prepare(pod: &Arc<PodInfo>, snapshot: &mut Snapshot, _: &Profile, _: &[NodeId
         .images()
         .map(|name| {
             let name = full_image_name(name);
-            let share = snapshot.nodes_with_image(&name) as f64 / all;
+            let share = snapshot.nodes_with_image(&name).map_or(0, NodeMap::len) as f64 / all;
             (name, share)
         })
         .collect();
@@ -33,13 +34,17 @@ fn prepare(pod: &Arc<PodInfo>, snapshot: &mut Snapshot, _: &Profile, _: &[NodeId
 }
 
 impl Score for Images {
-    fn score(&self, _: &Snapshot, node: &NodeInfo) -> i64 {
-        let bytes: i64 = self
-            .0
-            .iter()
-            .filter_map(|(name, share)| node.images.get(name).map(|size| (*size as f64 * share) as i64))
-            .fold(0, i64::saturating_add);
+    fn score(&self, snapshot: &Snapshot, nodes: &[&NodeInfo]) -> Vec<i64> {
+        let mut bytes = vec![0_i64; nodes.len()];
+        for (name, share) in &self.0 {
+            let Some(sizes) = snapshot.nodes_with_image(name) else { continue };
+            for (bytes, node) in bytes.iter_mut().zip(nodes) {
+                let size = sizes.get(&node.id).map_or(0, |size| (*size as f64 * share) as i64);
+                *bytes = bytes.saturating_add(size);
+            }
+        }
         let most = MOST_BYTES.saturating_mul(i64::try_from(self.0.len()).unwrap_or(1));
-        MAX * (bytes.clamp(LEAST_BYTES, most) - LEAST_BYTES) / (most - LEAST_BYTES)
+        let scale = |bytes: i64| MAX * (bytes.clamp(LEAST_BYTES, most) - LEAST_BYTES) / (most - LEAST_BYTES);
+        bytes.into_iter().map(scale).collect()
     }
 }

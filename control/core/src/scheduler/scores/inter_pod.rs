@@ -42,11 +42,17 @@ fn prepare(pod: &Arc<PodInfo>, snapshot: &mut Snapshot, _: &Profile, _: &[NodeId
 }
 
 impl Score for Neighbours {
-    fn score(&self, snapshot: &Snapshot, node: &NodeInfo) -> i64 {
+    fn score(&self, snapshot: &Snapshot, nodes: &[&NodeInfo]) -> Vec<i64> {
         let index = &snapshot.index;
-        let own = self.own.iter().map(|(weight, tracker)| weight * index.count(*tracker, node.id).unwrap_or(0));
-        let others = self.others.iter().map(|(weight, set)| weight * index.term_count(*set, node.id));
-        own.chain(others).sum()
+        let own = self.own.iter().filter_map(|(weight, tracker)| Some((weight, index.counts(*tracker)?)));
+        let others = self.others.iter().filter_map(|(weight, set)| Some((weight, index.term_counts(*set)?)));
+        let mut scores = vec![0; nodes.len()];
+        for (weight, counts) in own.chain(others) {
+            for (score, node) in scores.iter_mut().zip(nodes) {
+                *score += weight * counts.of(node.id).unwrap_or(0);
+            }
+        }
+        scores
     }
 
     fn normalize(&self, scores: &mut [i64]) {

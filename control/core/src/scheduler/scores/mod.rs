@@ -45,8 +45,8 @@ type Prepare = fn(&Arc<PodInfo>, &mut Snapshot, &Profile, &[NodeId]) -> Option<B
 
 /// A criterion prepared for a pod.
 pub(super) trait Score {
-    /// The node's raw score.
-    fn score(&self, snapshot: &Snapshot, node: &NodeInfo) -> i64;
+    /// The nodes' raw scores, one for each.
+    fn score(&self, snapshot: &Snapshot, nodes: &[&NodeInfo]) -> Vec<i64>;
     /// Brings all nodes' raw scores to 0 to [`MAX`].
     fn normalize(&self, _scores: &mut [i64]) {}
 }
@@ -67,17 +67,17 @@ fn scale_reversed(scores: &mut [i64]) {
 
 /// Adds up all criteria for nodes that may have the pod.
 pub(super) fn total(pod: &Arc<PodInfo>, snapshot: &mut Snapshot, profile: &Profile, nodes: &[NodeId]) -> Vec<i64> {
-    let mut total = vec![0; nodes.len()];
-    let mut scores = vec![0; nodes.len()];
+    let mut criteria: Vec<(i64, Box<dyn Score>)> = Vec::new();
     for scorer in ALL {
         let weight = profile.weight(scorer.name, scorer.weight);
-        if weight == 0 {
-            continue;
+        if weight != 0 {
+            criteria.extend((scorer.prepare)(pod, snapshot, profile, nodes).map(|prepared| (weight, prepared)));
         }
-        let Some(prepared) = (scorer.prepare)(pod, snapshot, profile, nodes) else { continue };
-        for (score, id) in scores.iter_mut().zip(nodes) {
-            *score = snapshot.info(*id).map_or(0, |node| prepared.score(snapshot, node));
-        }
+    }
+    let infos: Vec<&NodeInfo> = nodes.iter().filter_map(|id| snapshot.info(*id)).collect();
+    let mut total = vec![0; nodes.len()];
+    for (weight, prepared) in criteria {
+        let mut scores = prepared.score(snapshot, &infos);
         prepared.normalize(&mut scores);
         for (sum, score) in total.iter_mut().zip(&scores) {
             *sum += weight * score;

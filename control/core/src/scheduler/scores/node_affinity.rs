@@ -18,9 +18,12 @@ fn prepare(pod: &Arc<PodInfo>, _: &mut Snapshot, _: &Profile, _: &[NodeId]) -> O
 }
 
 impl Score for Preferred {
-    fn score(&self, _: &Snapshot, node: &NodeInfo) -> i64 {
-        let matching = self.0.preferred_nodes.iter().filter(|(_, t)| t.matches(&node.name, node.labels()));
-        matching.map(|(weight, _)| weight).sum()
+    fn score(&self, _: &Snapshot, nodes: &[&NodeInfo]) -> Vec<i64> {
+        let of = |node: &&NodeInfo| {
+            let matching = self.0.preferred_nodes.iter().filter(|(_, t)| t.matches(&node.name, node.labels()));
+            matching.map(|(weight, _)| weight).sum()
+        };
+        nodes.iter().map(of).collect()
     }
     fn normalize(&self, scores: &mut [i64]) {
         scale(scores);

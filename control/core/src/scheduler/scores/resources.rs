@@ -23,7 +23,13 @@ fn prepare(pod: &Arc<PodInfo>, _: &mut Snapshot, profile: &Profile, _: &[NodeId]
 }
 
 impl Score for Allocation {
-    fn score(&self, _: &Snapshot, node: &NodeInfo) -> i64 {
+    fn score(&self, _: &Snapshot, nodes: &[&NodeInfo]) -> Vec<i64> {
+        nodes.iter().map(|node| self.of(node)).collect()
+    }
+}
+
+impl Allocation {
+    fn of(&self, node: &NodeInfo) -> i64 {
         let one = |have: i64, used: i64| match self.strategy {
             _ if have <= 0 || used > have => 0,
             Strategy::LeastAllocated => (have - used).saturating_mul(MAX) / have,

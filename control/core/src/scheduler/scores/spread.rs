@@ -8,7 +8,7 @@ use crate::scheduler::node_info::NodeInfo;
 use crate::scheduler::pod_info::PodInfo;
 use crate::scheduler::profile::Profile;
 use crate::scheduler::snapshot::Snapshot;
-use crate::scheduler::topology::{NOWHERE, NodeId, NumberSet};
+use crate::scheduler::topology::{NOWHERE, NodeId, Topology};
 
 /// The raw score of a node that lacks a label: it becomes 0.
 const IGNORED: i64 = -1;
@@ -39,26 +39,33 @@ fn prepare(pod: &Arc<PodInfo>, snapshot: &mut Snapshot, _: &Profile, nodes: &[No
     for constraint in soft {
         let own = [constraint.topology_key.as_str()];
         let tracker = snapshot.spread(pod, constraint, if all_keys { &keys } else { &own });
-        let Some(topology) = snapshot.index.topology_of(tracker) else { continue };
-        let domains: NumberSet =
-            nodes.iter().map(|id| snapshot.index.domain(topology, *id)).filter(|d| *d != NOWHERE).collect();
-        let weight = (domains.len() as f64 + 2.0).ln();
-        constraints.push(Constraint { tracker, max_skew: constraint.max_skew, weight });
+        constraints.push(Constraint { tracker, max_skew: constraint.max_skew, weight: 0.0 });
+    }
+    let index = &snapshot.index;
+    let topologies: Vec<&Topology> =
+        constraints.iter().filter_map(|c| index.counts(c.tracker)).map(|counts| counts.topology).collect();
+    let counted = |id: &NodeId| !all_keys || topologies.iter().all(|topology| topology.of(*id) != NOWHERE);
+    for (constraint, topology) in constraints.iter_mut().zip(&topologies) {
+        let domains = topology.distinct(nodes.iter().copied().filter(counted));
+        constraint.weight = (domains as f64 + 2.0).ln();
     }
     Some(Box::new(Spread { constraints, all_keys }))
 }
 
 impl Score for Spread {
-    fn score(&self, snapshot: &Snapshot, node: &NodeInfo) -> i64 {
-        let mut sum = 0.0;
+    fn score(&self, snapshot: &Snapshot, nodes: &[&NodeInfo]) -> Vec<i64> {
+        let mut sums = vec![0.0; nodes.len()];
         for constraint in &self.constraints {
-            match snapshot.index.count(constraint.tracker, node.id) {
-                Some(count) => sum += count as f64 * constraint.weight + (constraint.max_skew - 1) as f64,
-                None if self.all_keys => return IGNORED,
-                None => {}
+            let Some(counts) = snapshot.index.counts(constraint.tracker) else { continue };
+            for (sum, node) in sums.iter_mut().zip(nodes) {
+                match counts.of(node.id) {
+                    Some(count) => *sum += count as f64 * constraint.weight + (constraint.max_skew - 1) as f64,
+                    None if self.all_keys => *sum = f64::NAN,
+                    None => {}
+                }
             }
         }
-        sum.round() as i64
+        sums.into_iter().map(|sum: f64| if sum.is_nan() { IGNORED } else { sum.round() as i64 }).collect()
     }
 
     fn normalize(&self, scores: &mut [i64]) {

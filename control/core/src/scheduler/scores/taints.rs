@@ -17,7 +17,7 @@ pub(super) const SCORER: Scorer = Scorer { name: "TaintToleration", weight: 3, p
 struct Soft(Vec<Toleration>);
 
 fn prepare(pod: &Arc<PodInfo>, snapshot: &mut Snapshot, _: &Profile, nodes: &[NodeId]) -> Option<Box<dyn Score>> {
-    let tainted = |id: &NodeId| snapshot.info(*id).is_some_and(|n| n.soft_taints().next().is_some());
+    let tainted = |id: &NodeId| snapshot.info(*id).is_some_and(|n| !n.soft_taints.is_empty());
     if !nodes.iter().any(tainted) {
         return None;
     }
@@ -25,9 +25,10 @@ fn prepare(pod: &Arc<PodInfo>, snapshot: &mut Snapshot, _: &Profile, nodes: &[No
 }
 
 impl Score for Soft {
-    fn score(&self, _: &Snapshot, node: &NodeInfo) -> i64 {
+    fn score(&self, _: &Snapshot, nodes: &[&NodeInfo]) -> Vec<i64> {
         let borne = |taint: &&Taint| self.0.iter().any(|t| tolerates(t, taint));
-        i64::try_from(node.soft_taints().filter(|t| !borne(t)).count()).unwrap_or(i64::MAX)
+        let of = |node: &&NodeInfo| node.soft_taints.iter().filter(|t| !borne(t)).count();
+        nodes.iter().map(|node| i64::try_from(of(node)).unwrap_or(i64::MAX)).collect()
     }
     fn normalize(&self, scores: &mut [i64]) {
         scale_reversed(scores);

@@ -13,7 +13,8 @@ fn given(name: &str, world: &mut World, pod: &str) -> Option<BTreeMap<String, i6
     let scorer = ALL.iter().find(|s| s.name == name).unwrap();
     let prepared = (scorer.prepare)(&pod_of(pod), &mut world.snapshot, &world.profile, &nodes)?;
     let snapshot = &world.snapshot;
-    let mut scores: Vec<i64> = nodes.iter().map(|id| prepared.score(snapshot, snapshot.info(*id).unwrap())).collect();
+    let infos: Vec<&NodeInfo> = nodes.iter().map(|id| snapshot.info(*id).unwrap()).collect();
+    let mut scores = prepared.score(snapshot, &infos);
     prepared.normalize(&mut scores);
     assert!(scores.iter().all(|s| (0..=MAX).contains(s)), "{name}: {scores:?}");
     Some(names.into_iter().zip(scores).collect())

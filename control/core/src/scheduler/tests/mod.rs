@@ -1,8 +1,11 @@
 //! Whole decisions, on small clusters in YAML; the rules' and criteria's own tests are beside them.
 
+mod best;
 mod decisions;
+mod growth;
 mod preemption;
 mod properties;
+mod waiting;
 
 use std::sync::Arc;
 

@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use copepod_client::Change as Seen;
 use copepod_core::controllers::{meta, pod};
-use copepod_core::scheduler::{Change, PodInfo, writes};
+use copepod_core::scheduler::{Change, PodInfo, State, writes};
 use k8s_openapi::api::core::v1::{Node, Pod};
 
-use super::{Scheduler, State};
+use super::Scheduler;
 
 impl Scheduler {
     /// Follows all caches from now on.
@@ -80,22 +80,10 @@ impl Scheduler {
     pub(super) fn took(&self, take: impl FnOnce(&mut State) -> Option<Change>) {
         let mut state = self.state.lock();
         if let Some(change) = take(&mut state) {
-            self.tell(&mut state, &change);
+            state.tell(&change, self.now());
         }
         drop(state);
         self.wake.notify_one();
-    }
-
-    /// Wakes whom a change may help.
-    pub(super) fn tell(&self, state: &mut State, change: &Change) {
-        if !state.queue.has_waiting() {
-            return;
-        }
-        let State { snapshot, queue, .. } = state;
-        queue.wake(self.now(), |pod, refused_by| {
-            let helped = refused_by.helped_by(pod, change, snapshot);
-            helped.then(|| change.settles(pod, snapshot))
-        });
     }
 
     fn node_changed(&self, change: &Seen<Node>) {
@@ -147,12 +135,12 @@ impl Scheduler {
                 state.snapshot.set_pod(&info);
                 return None;
             }
-            state.queue.remove(info.uid());
+            state.queue.remove(info.uid(), self.now());
             state.snapshot.set_pod(&info);
             if let Some(before) = before.as_ref().filter(|before| before.labels() != info.labels()) {
                 // As it was, it is gone for those that look at labels.
                 let gone = Change::PodGone { pod: before.clone(), node: pod::node_name(new).into() };
-                self.tell(state, &gone);
+                state.tell(&gone, self.now());
             }
             match before {
                 // It may ask for less than before.
@@ -165,7 +153,7 @@ impl Scheduler {
     fn pod_gone(&self, pod: &Arc<Pod>) {
         let uid = meta::text(&pod.metadata.uid);
         self.took(|state| {
-            state.queue.remove(uid);
+            state.queue.remove(uid, self.now());
             let before = state.snapshot.placed(uid).cloned();
             let node = state.snapshot.forget_pod(uid)?;
             Some(Change::PodGone { pod: before.unwrap_or_else(|| PodInfo::of(pod.clone())), node })
