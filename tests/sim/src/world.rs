@@ -1,8 +1,11 @@
 //! The cluster as the store has it, rebuilt from every single commit. Each commit is held against the promises
 //! (`rules`), and what is not as asked for yet can be named (`unfinished`).
 
+mod priority;
 mod rules;
+mod storage;
 mod unfinished;
+mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash};
@@ -50,6 +53,10 @@ pub struct World {
     pub commits: BTreeMap<String, u64>,
     /// Promises that were broken.
     pub violations: Vec<String>,
+    /// Pods that went for others.
+    pub preemptions: u32,
+    /// Counts commits.
+    pub version: u64,
     /// Of all that was ever written, events apart, which bear the system's time.
     pub digest: DefaultHasher,
     memory: Memory,
@@ -73,6 +80,16 @@ struct Memory {
     /// By Job's UID, the pods that ended well, and those that did not or were to go.
     succeeded: BTreeMap<String, BTreeSet<String>>,
     failed: BTreeMap<String, BTreeSet<String>>,
+    /// By workload's name: the least and the most that its autoscaler may ask for.
+    bounds: BTreeMap<String, (Recent, Recent)>,
+    /// By CronJob's key: whether it is suspended.
+    suspended: BTreeMap<String, Recent>,
+    /// By CronJob's UID: the last time for which a Job was made.
+    kept: BTreeMap<String, Timestamp>,
+    /// By UID: priorities of pods that may end others and have no node, and until when they had none.
+    waiting: BTreeMap<String, (i64, Option<Timestamp>)>,
+    /// By UID: when pods got their nodes.
+    placed: BTreeMap<String, Timestamp>,
 }
 
 /// By whose doing a pod is not available any more.
@@ -91,7 +108,7 @@ impl World {
         let (objects, commits) = (BTreeMap::new(), BTreeMap::new());
         let (violations, digest, memory) = (Vec::new(), DefaultHasher::new(), Memory::default());
         let trace = std::env::var_os("COPEPOD_SIM_TRACE").is_some();
-        Self { wire, clock, objects, commits, violations, digest, memory, trace }
+        Self { wire, clock, objects, commits, violations, preemptions: 0, version: 0, digest, memory, trace }
     }
 
     /// The present time.
@@ -119,6 +136,7 @@ impl World {
         if key.starts_with("/coordination.k8s.io/") {
             return;
         }
+        self.version += 1;
         let old = self.objects.remove(&key);
         let new = match event.kind {
             EventKind::Deleted => None,
@@ -208,5 +226,19 @@ fn scaled(value: Option<&Value>, of: i64, up: bool, default: &str) -> i64 {
             let percent: i64 = other.as_str().unwrap_or("0%").trim_end_matches('%').parse().unwrap_or(0);
             if up { (of * percent + 99) / 100 } else { of * percent / 100 }
         }
+    }
+}
+
+/// A quantity in thousandths, or in MiB.
+fn amount(quantity: &str) -> i64 {
+    let number = |text: &str| text.parse::<i64>().unwrap_or(0);
+    if let Some(milli) = quantity.strip_suffix('m') {
+        number(milli)
+    } else if let Some(mib) = quantity.strip_suffix("Mi") {
+        number(mib)
+    } else if let Some(gib) = quantity.strip_suffix("Gi") {
+        number(gib) * 1024
+    } else {
+        number(quantity) * 1000
     }
 }
