@@ -65,6 +65,7 @@ pub const STORED: Theme = Theme {
 
 /// Less room than is asked for, by pods that matter differently.
 pub const CROWDED: Theme = Theme {
+    nodes: (3, 5),
     cpu_milli: 600,
     workloads: (3, 5),
     draw: Draw {

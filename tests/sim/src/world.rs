@@ -22,6 +22,10 @@ use crate::wire::Wire;
 /// How long what was asked for is remembered.
 const MEMORY: Duration = Duration::from_secs(300);
 
+const MINUTE: Duration = Duration::from_secs(60);
+/// So many times a minute no object need be written.
+const MOST_WRITES: u32 = 300;
+
 /// A number that was asked for, and what it was before: those who act may have seen an older one.
 #[derive(Default)]
 pub struct Recent(VecDeque<(Timestamp, i64)>);
@@ -90,6 +94,8 @@ struct Memory {
     waiting: BTreeMap<String, (i64, Option<Timestamp>)>,
     /// By UID: when pods got their nodes.
     placed: BTreeMap<String, Timestamp>,
+    /// By key: since when writes are counted, and how many there were.
+    written: BTreeMap<String, (Timestamp, u32)>,
 }
 
 /// By whose doing a pod is not available any more.
@@ -126,6 +132,7 @@ impl World {
     pub fn saw(&mut self, event: &Event) {
         let key = event.record.key.to_string();
         *self.commits.entry(key.clone()).or_default() += 1;
+        self.count(&key);
         if key.starts_with("/core/events/") {
             return;
         }
@@ -146,6 +153,19 @@ impl World {
             self.objects.insert(key.clone(), new.clone());
         }
         self.obey(&key, old.as_ref(), new.as_ref());
+    }
+
+    /// Nobody writes the same again and again.
+    fn count(&mut self, key: &str) {
+        let now = self.now();
+        let (since, count) = self.memory.written.entry(key.into()).or_insert((now, 0));
+        if now.duration_since(*since).unsigned_abs() >= MINUTE {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        if *count == MOST_WRITES {
+            self.violate(format!("{key} is written {MOST_WRITES} times within a minute"));
+        }
     }
 
     /// All objects of a resource, such as `core/pods`.
