@@ -4,16 +4,14 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use async_trait::async_trait;
 use axum::body::Body;
-use copepod_api::names::GROUP_MASTERS;
+use copepod_api::names::{GROUP_MASTERS, LABEL_HOSTNAME};
 use copepod_client::in_process;
 use copepod_core::scheduler::Profile;
 use copepod_server::api::{ApiConfig, ApiState, Clock, router};
 use copepod_server::authorization::Trusted;
 use copepod_server::components::Components;
 use copepod_server::controllers::{Config, start};
-use copepod_server::dialer::{DialError, NodeDialer, NodeStream};
 use copepod_server::identity::Identity;
 use copepod_store::{MemoryStore, Store};
 use http::Request;
@@ -25,18 +23,10 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
-use crate::node::{HollowNode, Machine, Shape};
+use crate::machine::Machine;
+use crate::node::{HollowNode, Shape};
 use crate::wire::{End, Link, Wire};
 use crate::world::{World, text, uid};
-
-struct NoNodes;
-
-#[async_trait]
-impl NodeDialer for NoNodes {
-    async fn dial(&self, node: &str) -> Result<Box<dyn NodeStream>, DialError> {
-        Err(DialError::NotConnected(node.into()))
-    }
-}
 
 /// What runs of the control plane; dropped, it is as if killed.
 struct Plane {
@@ -120,7 +110,7 @@ impl Cluster {
             store: self.store.clone(),
             registry: copepod_core::kinds::builtin(),
             components: components.clone(),
-            dialer: Arc::new(NoNodes),
+            dialer: self.machine.clone(),
             clock: self.clock.clone(),
             service_cidr: "10.43.0.0/16".parse().unwrap(),
             node_ports: 30000..=32767,
@@ -148,7 +138,8 @@ impl Cluster {
     }
 
     /// Adds a node and starts its agent.
-    pub fn add_node(&mut self, name: &str, shape: Shape) {
+    pub fn add_node(&mut self, name: &str, mut shape: Shape) {
+        shape.labels.insert(LABEL_HOSTNAME.into(), name.into());
         self.nodes.insert(name.into(), Node { shape, link: Arc::default(), agent: None });
         self.start_node(name);
     }
@@ -166,19 +157,26 @@ impl Cluster {
         let mut tasks = JoinSet::new();
         tasks.spawn(agent.run());
         node.agent = Some(tasks);
+        self.find(name);
+    }
+
+    /// Whether a node can be reached is as it is.
+    fn find(&self, name: &str) {
+        let node = &self.nodes[name];
+        self.machine.set_reachable(name, node.agent.is_some() && !node.link.is_cut());
     }
 
     /// Cuts a node's power: its pods are gone at once.
     pub fn kill_node(&mut self, name: &str) {
         self.nodes.get_mut(name).unwrap().agent = None;
         self.machine.all_stopped(name);
-        self.wire.disturb();
+        self.find(name);
     }
 
     /// Cuts a node off, or lets it back.
     pub fn cut_node(&mut self, name: &str, cut: bool) {
         self.nodes[name].link.set_cut(cut);
-        self.wire.disturb();
+        self.find(name);
     }
 
     /// Asks the API server as an administrator who suffers no faults; waits while there is none.
@@ -226,9 +224,14 @@ impl Cluster {
 
     /// Waits until all is as asked for; fails if that takes more than so many seconds.
     pub async fn converge(&self, seconds: u64) {
-        for _ in 0..seconds {
-            if self.unfinished().is_empty() {
-                return;
+        let mut seen = None;
+        for second in 0..seconds {
+            // To look at everything takes longer than to live on.
+            let version = self.world.lock().version;
+            if seen.replace(version) != Some(version) || second % 10 == 0 {
+                if self.unfinished().is_empty() {
+                    return;
+                }
             }
             self.live(1).await;
         }

@@ -4,13 +4,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use copepod_api::names::{FINALIZER_LOCAL_PATH, FINALIZER_VOLUME, LABEL_HOSTNAME};
 use copepod_client::{Key, Shared};
 use copepod_server::api::Clock;
 use http::Request;
-use k8s_openapi::api::core::v1::Pod;
+use k8s_openapi::api::core::v1::{PersistentVolume, Pod};
 use kube::runtime::watcher;
 use kube::{Api, Client};
-use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use serde_json::{Value, json};
@@ -19,12 +19,12 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 
-use crate::world::World;
+use crate::machine::Machine;
 
 /// How soon an agent tries again what failed.
 const RETRY: Duration = Duration::from_secs(1);
-/// How often an agent looks at its own Node, at least.
-const LOOK: Duration = Duration::from_secs(30);
+/// An agent looks at its own Node once in so many heartbeats.
+const LOOK: u32 = 2;
 
 /// What a node is like.
 #[derive(Debug, Clone)]
@@ -35,53 +35,8 @@ pub struct Shape {
     pub labels: BTreeMap<String, String>,
     /// How often the Lease is renewed.
     pub heartbeat: Duration,
-}
-
-/// By pod's UID: on which node it runs.
-type Runs = BTreeMap<String, String>;
-
-/// What really runs, whatever the API says.
-pub struct Machine {
-    seed: u64,
-    clock: Clock,
-    world: Arc<Mutex<World>>,
-    running: Mutex<BTreeMap<Key, Runs>>,
-}
-
-impl Machine {
-    pub fn new(seed: u64, world: Arc<Mutex<World>>, clock: Clock) -> Self {
-        Self { seed, clock, world, running: Mutex::default() }
-    }
-    /// A pod's containers start; no two of one identity may run at once.
-    fn started(&self, node: &str, key: &Key, uid: &str, has_identity: bool) {
-        let mut running = self.running.lock();
-        let runs = running.entry(key.clone()).or_default();
-        if has_identity && let Some((other, on)) = runs.iter().find(|(other, _)| *other != uid) {
-            let what = format!("{key} ({uid}) starts on {node} while {other} of its identity still runs on {on}");
-            self.world.lock().violate(what);
-        }
-        runs.insert(uid.into(), node.into());
-    }
-    fn stopped(&self, key: &Key, uid: &str) {
-        let mut running = self.running.lock();
-        if let Some(runs) = running.get_mut(key) {
-            runs.remove(uid);
-            if runs.is_empty() {
-                running.remove(key);
-            }
-        }
-    }
-    /// All that ran on a node is gone.
-    pub fn all_stopped(&self, node: &str) {
-        let mut running = self.running.lock();
-        running.values_mut().for_each(|runs| runs.retain(|_, on| on != node));
-        running.retain(|_, runs| !runs.is_empty());
-    }
-    /// The UIDs of what runs.
-    pub fn running(&self) -> Vec<(Key, String)> {
-        let running = self.running.lock();
-        running.iter().flat_map(|(key, runs)| runs.keys().map(|uid| (key.clone(), uid.clone()))).collect()
-    }
+    /// Whether there may be volumes on it.
+    pub has_volumes: bool,
 }
 
 /// A pod on this node.
@@ -134,6 +89,9 @@ impl HollowNode {
         // Not all at once.
         sleep(Duration::from_millis(self.random.random_range(0..1000))).await;
         tasks.spawn(beats.run());
+        if self.shape.has_volumes {
+            tasks.spawn(let_volumes_go(self.client.clone(), self.name.clone()));
+        }
         let (changed, mut changes) = mpsc::unbounded_channel::<Key>();
         self.pods.on_change(move |change| {
             change.last().map(|pod| changed.send(Key::of(&**pod)));
@@ -234,9 +192,11 @@ impl HollowNode {
         let mut some = |from: u64, to: u64| Duration::from_millis(self.random.random_range(from..=to));
         let starts = now + some(50, 2000);
         let (ready, lasts) = (starts + some(0, 3000), starts + some(500, 8000));
+        let ends_late = starts + some(20_000, 200_000);
         let luck = self.random.random_range(0..100);
         let far = now + Duration::from_secs(1 << 30);
         let (starts, ready, ends) = match kind {
+            "long" => (starts, Some(starts), Some((ends_late, 0))),
             "bad" => (far, None, None),
             "unready" => (starts, None, None),
             "crash" => (starts, Some(starts), Some((lasts, 1))),
@@ -291,6 +251,40 @@ impl HollowNode {
     }
 }
 
+/// Takes the directories of this node's volumes away once those are to go.
+async fn let_volumes_go(client: Client, node: String) {
+    let volumes: Shared<PersistentVolume> = Shared::default();
+    let (changed, mut changes) = mpsc::unbounded_channel::<Key>();
+    let again = changed.clone();
+    volumes.on_change(move |change| {
+        change.new.as_ref().map(|volume| changed.send(Key::of(&**volume)));
+    });
+    let config = watcher::Config::default().labels(&format!("{LABEL_HOSTNAME}={node}"));
+    let mut tasks = JoinSet::new();
+    tasks.spawn(volumes.clone().run(Api::all(client.clone()), config, CancellationToken::new()));
+    while let Some(key) = changes.recv().await {
+        let Some(meta) = volumes.get(&key).map(|v| v.metadata.clone()) else { continue };
+        let mut finalizers = meta.finalizers.unwrap_or_default();
+        let has = |what: &str| finalizers.iter().any(|f| f == what);
+        if meta.deletion_timestamp.is_none() || has(FINALIZER_VOLUME) || !has(FINALIZER_LOCAL_PATH) {
+            continue;
+        }
+        finalizers.retain(|f| f != FINALIZER_LOCAL_PATH);
+        let patch = json!({"metadata":
+            {"uid": meta.uid, "resourceVersion": meta.resource_version, "finalizers": finalizers}});
+        let path = format!("/api/v1/persistentvolumes/{}", key.name);
+        let kind = "application/merge-patch+json";
+        match Asks(client.clone()).send("PATCH", &path, kind, &patch).await {
+            Ok(_) => {}
+            Err(kube::Error::Api(e)) if e.code == 404 => {}
+            Err(_) => {
+                sleep(RETRY).await;
+                let _ = volumes.get(&key).map(|_| again.send(key));
+            }
+        }
+    }
+}
+
 async fn until(at: Option<Instant>) {
     match at {
         Some(at) => sleep_until(at).await,
@@ -321,8 +315,11 @@ fn status(pod: &Pod, phase: &str, ready: bool, address: &str, exit: Option<i32>,
     let condition = |kind: &str| json!({"type": kind, "status": word, "lastTransitionTime": now});
     let mut status = json!({
         "phase": phase, "conditions": [condition("Ready"), condition("ContainersReady")],
-        "containerStatuses": containers.collect::<Vec<_>>(), "startTime": now,
+        "containerStatuses": containers.collect::<Vec<_>>(),
     });
+    if pod.status.as_ref().is_none_or(|s| s.start_time.is_none()) {
+        status["startTime"] = json!(now);
+    }
     if !address.is_empty() {
         status["podIP"] = json!(address);
         status["podIPs"] = json!([{"ip": address}]);
@@ -353,7 +350,7 @@ impl Heartbeats {
     async fn run(self) {
         let mut looked: Option<Instant> = None;
         loop {
-            if looked.is_none_or(|at| at.elapsed() >= LOOK) {
+            if looked.is_none_or(|at| at.elapsed() >= self.shape.heartbeat * LOOK) {
                 looked = self.look().await.is_ok().then(Instant::now);
             }
             let renewed = self.renew().await.is_ok();

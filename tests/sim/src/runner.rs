@@ -1,10 +1,8 @@
 //! Runs seeds: each in a process of its own and on a paused clock, so that it comes out the same each time. (Threads of
 //! one process would share tables, and counters from which libraries draw.)
 
-use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use parking_lot::Mutex;
@@ -49,8 +47,8 @@ fn variable(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|value| value.parse().unwrap_or_else(|_| panic!("{name}={value} is not a number")))
 }
 
-/// Runs as many seeds of `test` (its whole name) as `COPEPOD_SIM_SEEDS` says (or `usual`), on all cores; or here the one
-/// that `COPEPOD_SIM_SEED` names.
+/// Runs as many seeds of `test` (its whole name) as `COPEPOD_SIM_SEEDS` says (or `usual`), one after the other: tests run
+/// beside each other. Or runs here the one that `COPEPOD_SIM_SEED` names.
 ///
 /// # Panics
 /// Some fail; their seeds and histories are printed.
@@ -59,23 +57,14 @@ pub fn run<F: Future<Output = ()> + 'static>(test: &str, usual: u64, scenario: f
         return assert!(run_here(seed, scenario), "seed {seed} fails");
     }
     let seeds = variable(SEEDS).unwrap_or(usual);
-    let (began, next, failed) = (Instant::now(), AtomicU64::new(1), Mutex::new(BTreeSet::new()));
-    let work = || {
-        loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed > seeds {
-                return;
-            }
-            let (passed, printed) = run_apart(test, seed);
-            if !passed {
-                println!("{printed}\nseed {seed} fails; again: {SEED}={seed} cargo test -p copepod-sim {test}\n");
-                failed.lock().insert(seed);
-            }
+    let (began, mut failed) = (Instant::now(), Vec::new());
+    for seed in 1..=seeds {
+        let (passed, printed) = run_apart(test, seed);
+        if !passed {
+            println!("{printed}\nseed {seed} fails; again: {SEED}={seed} cargo test -p copepod-sim {test}\n");
+            failed.push(seed);
         }
-    };
-    let workers = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| (0..workers).for_each(|_| drop(scope.spawn(work))));
+    }
     println!("{test}: {seeds} seeds in {:?}", began.elapsed());
-    let failed = failed.into_inner();
     assert!(failed.is_empty(), "of {seeds} seeds these fail: {failed:?}");
 }

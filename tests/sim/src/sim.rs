@@ -2,15 +2,18 @@
 //! nodes, in one thread on a paused clock. Faults first, then healing; every commit is held against the promises, and in
 //! the end all is as asked for and nothing more is written.
 //!
-//! `COPEPOD_SIM_SEED=n` runs one seed again, `COPEPOD_SIM_SEEDS=n` runs so many, `COPEPOD_SIM_TRACE=1` prints each request and
-//! commit.
+//! `COPEPOD_SIM_SEED=n` runs one seed again, `COPEPOD_SIM_SEEDS=n` runs so many of each test, `COPEPOD_SIM_TRACE=1` prints
+//! each request and commit.
 
 mod cluster;
 mod entropy;
+mod machine;
 mod node;
 mod runner;
 mod scenario;
+mod steps;
 mod stuck;
+mod views;
 mod wire;
 mod workloads;
 mod world;
@@ -32,6 +35,7 @@ async fn calm(seed: u64, _: Log) {
             pods: 20,
             labels: Default::default(),
             heartbeat: Duration::from_secs(10),
+            has_volumes: false,
         };
         cluster.add_node(&format!("n{n}"), shape);
     }
@@ -51,20 +55,19 @@ fn a_calm_cluster_does_what_it_is_asked_and_is_quiet() {
     assert!(runner::run_here(1, calm));
 }
 
-async fn small(seed: u64, log: Log) {
-    scenario::run(seed, scenario::SMALL, log).await;
-}
-
 /// Watches stand still again and again.
 async fn lagging(seed: u64, _: Log) {
     let mut cluster = Cluster::start(seed).await;
     for n in 0..3 {
         let (labels, heartbeat) = (Default::default(), Duration::from_secs(10));
-        cluster.add_node(&format!("n{n}"), Shape { cpu_milli: 4000, memory_mib: 4096, pods: 40, labels, heartbeat });
+        cluster.add_node(
+            &format!("n{n}"),
+            Shape { cpu_milli: 4000, memory_mib: 4096, pods: 40, labels, heartbeat, has_volumes: false },
+        );
     }
     cluster.live(5).await;
     cluster.wire.set_faults(wire::Faults { stall: 0.7, stall_for: wire::LONGEST_STALL, ..Default::default() });
-    for kind in Kind::ALL {
+    for kind in Kind::COMMON {
         let name = format!("{kind:?}").to_lowercase();
         let pod = json!({"containers": [{"name": "c", "image": "ok:1"}]});
         let labels = json!({"app": name});
@@ -80,7 +83,7 @@ async fn lagging(seed: u64, _: Log) {
         cluster.send("POST", &kind.collection(), &object).await;
     }
     for replicas in [5, 1, 4, 2] {
-        for kind in Kind::ALL.into_iter().filter(|kind| kind.has_scale()) {
+        for kind in Kind::COMMON.into_iter().filter(|kind| kind.has_scale()) {
             let name = format!("{kind:?}").to_lowercase();
             cluster.must("PATCH", &path(kind, &name), &json!({"spec": {"replicas": replicas}})).await;
         }
@@ -95,26 +98,28 @@ fn controllers_whose_watches_lag_do_nothing_twice() {
     runner::run("controllers_whose_watches_lag_do_nothing_twice", 3, lagging);
 }
 
-const SMALL: &str = "small_clusters_keep_their_promises_and_heal";
-
-#[test]
-fn small_clusters_keep_their_promises_and_heal() {
-    runner::run(SMALL, 40, small);
+/// A test of seeds of one theme.
+macro_rules! seeds {
+    ($($test:ident: $theme:ident, $seeds:literal;)*) => {
+        $(#[test]
+        fn $test() {
+            runner::run(stringify!($test), $seeds, |seed, log| scenario::run(seed, scenario::$theme, log));
+        })*
+    };
 }
 
-async fn large(seed: u64, log: Log) {
-    scenario::run(seed, scenario::LARGE, log).await;
-}
-
-#[test]
-fn a_hundred_nodes_keep_their_promises_and_heal() {
-    assert!(runner::run_here(1, large));
+seeds! {
+    everyday_clusters_keep_their_promises_and_heal: EVERYDAY, 100;
+    cronjobs_and_autoscalers_keep_their_promises_and_heal: MOVING, 70;
+    claims_and_volumes_keep_their_promises_and_heal: STORED, 70;
+    crowded_clusters_keep_their_promises_and_heal: CROWDED, 70;
+    hundreds_of_nodes_keep_their_promises_and_heal: LARGE, 3;
 }
 
 #[test]
 fn a_seed_comes_out_the_same_each_time() {
     let digests = [39, 8, 39].map(|seed| {
-        let (passed, printed) = runner::run_apart(SMALL, seed);
+        let (passed, printed) = runner::run_apart("everyday_clusters_keep_their_promises_and_heal", seed);
         assert!(passed, "{printed}");
         let digest = printed.lines().find_map(|line| line.split_once(" digest "));
         digest.unwrap_or_else(|| panic!("no digest: {printed}")).1.to_string()

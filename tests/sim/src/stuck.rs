@@ -152,7 +152,10 @@ async fn count(case: Case) {
     for name in ["n0", "n1"] {
         let labels = Default::default();
         let heartbeat = Duration::from_secs(20);
-        cluster.add_node(name, Shape { cpu_milli: 4000, memory_mib: 4096, pods: 20, labels, heartbeat });
+        cluster.add_node(
+            name,
+            Shape { cpu_milli: 4000, memory_mib: 4096, pods: 20, labels, heartbeat, has_volumes: false },
+        );
     }
     cluster.live(5).await;
     for (path, object) in &case.objects {

@@ -1,4 +1,5 @@
-//! What lies between clients and the API server: faults, counts of what was asked, and who ended which pod.
+//! What lies between clients and the API server: faults, counts of what was asked, who ended which pod, and how old what
+//! controllers see is.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -9,8 +10,9 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
+use copepod_api::names::USER_CONTROLLER_MANAGER;
 use copepod_server::identity::Identity;
-use futures::StreamExt;
+use futures::{FutureExt, StreamExt};
 use http::{Method, Request, Response};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -19,6 +21,8 @@ use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tower::{BoxError, Service, ServiceExt};
+
+use crate::views::{Views, Watching};
 
 /// How bad it is. Chances are per request, or per piece of a watch.
 #[derive(Debug, Clone, Copy, Default)]
@@ -52,8 +56,8 @@ pub struct Cause {
 struct State {
     router: Option<Router>,
     faults: Faults,
-    /// Until when answers may still suffer from faults.
-    faulty_until: Option<Instant>,
+    /// What the controllers of the running control plane see.
+    views: Arc<Mutex<Views>>,
     /// Writes asked for since last taken: by who, verb and path.
     writes: BTreeMap<String, u32>,
     /// By the pod's path below the API's root: who asked last for its deletion.
@@ -72,9 +76,6 @@ pub struct Wire {
 /// How long watches stand still at most. Controllers wait for what they wrote however long that takes.
 pub const LONGEST_STALL: Duration = Duration::from_secs(30);
 
-/// What stands still lets go after this; also for how long after the last fault its effects may show.
-pub const AFTERMATH: Duration = Duration::from_secs(90);
-
 enum Fate {
     Pass,
     Answer(u16),
@@ -91,8 +92,9 @@ impl Wire {
     /// Leads to this server from now on.
     pub fn connect(&self, router: Option<Router>) {
         let mut state = self.state.lock();
+        let views = state.views.lock().anew();
+        state.views = Arc::new(Mutex::new(views));
         state.router = router;
-        state.faulty_until = Some(Instant::now() + AFTERMATH);
     }
     /// The server, if it runs.
     pub fn router(&self) -> Option<Router> {
@@ -102,19 +104,12 @@ impl Wire {
     pub fn set_faults(&self, faults: Faults) {
         let mut state = self.state.lock();
         state.faults = faults;
-        state.faulty_until = Some(Instant::now() + AFTERMATH);
+        state.views.lock().set_delay(faults.delay);
     }
-    /// Something else happened whose effects take time to be seen by all.
-    pub fn disturb(&self) {
-        self.state.lock().faulty_until = Some(Instant::now() + AFTERMATH);
-    }
-    /// How far behind anyone's view of the cluster may be now.
-    pub fn lag(&self) -> Duration {
-        let state = self.state.lock();
-        let f = &state.faults;
-        let calm = f.conflict + f.refuse + f.lose + f.cut + f.stall == 0.0 && f.delay.is_zero();
-        let over = state.faulty_until.is_none_or(|until| until < Instant::now());
-        if calm && over { Duration::from_secs(2) } else { AFTERMATH }
+    /// How old the state may be on which a write of now rests that is about a workload of this name. It was decided on
+    /// by `steps`, the last first, each of which sees some resources.
+    pub fn lag(&self, name: &str, steps: &[&[&str]]) -> Duration {
+        self.state.lock().views.lock().oldest(name, steps).elapsed()
     }
     /// Writes asked for since last asked, by user, verb and path.
     pub fn take_writes(&self) -> BTreeMap<String, u32> {
@@ -171,6 +166,19 @@ impl Wire {
     }
 }
 
+impl Wire {
+    /// Notes how a request ended.
+    fn note_end(&self, asked: &Asked, passed: bool) {
+        let state = self.state.lock();
+        let mut views = state.views.lock();
+        if asked.method != Method::GET {
+            views.wrote(&asked.user, &asked.path, passed);
+        } else if passed && asked.list && asked.reads() {
+            views.listed(collection(&asked.path));
+        }
+    }
+}
+
 /// A cable of one client; it may be cut.
 #[derive(Default)]
 pub struct Link(Mutex<(bool, CancellationToken)>);
@@ -185,6 +193,10 @@ impl Link {
             state.1 = CancellationToken::new();
         }
         state.0 = cut;
+    }
+    /// Whether it is cut.
+    pub fn is_cut(&self) -> bool {
+        self.0.lock().0
     }
     fn token(&self) -> Option<CancellationToken> {
         let state = self.0.lock();
@@ -226,26 +238,44 @@ impl End {
         let (Some(link), Some(router)) = (self.link.token(), self.wire.router()) else {
             return Err("connection refused".into());
         };
+        self.wire.note(&request);
+        let mut asked = Asked::of(&request);
+        if asked.reads() && asked.watch {
+            let views = self.wire.state.lock().views.clone();
+            asked.watching = Some(Watching::new(views, collection(&asked.path)));
+        }
         if let Fate::Answer(code) = fate {
-            self.wire.note(&request);
+            self.wire.note_end(&asked, false);
             return Ok(refusal(code));
         }
-        self.wire.note(&request);
-        let watch = request.method() == Method::GET && request.uri().query().is_some_and(|q| q.contains("watch=true"));
         let response = router.oneshot(request).await.map_err(|never: Infallible| match never {})?;
+        // What is gone already is as it was to be.
+        let passed = response.status().is_success() || response.status() == 404;
+        self.wire.note_end(&asked, passed);
         if matches!(fate, Fate::Lose) {
             return Err("connection reset".into());
         }
-        Ok(if watch { response.map(|body| self.watched(body, link)) } else { response })
+        Ok(if asked.watch { response.map(|body| self.watched(body, link, asked.watching)) } else { response })
     }
 
     /// A watch's stream, with what may befall it.
-    fn watched(&self, body: Body, link: CancellationToken) -> Body {
-        let start = (body.into_data_stream(), self.wire.clone(), link, Instant::now());
+    fn watched(&self, body: Body, link: CancellationToken, watching: Option<Watching>) -> Body {
+        let start = (body.into_data_stream(), self.wire.clone(), link, Instant::now(), watching);
         let stream = futures::stream::unfold(Some(start), |state| async move {
-            let (mut body, wire, link, mut moves_until) = state?;
+            let (mut body, wire, link, mut moves_until, mut watching) = state?;
+            let mut waits = |waits| {
+                if let Some(watching) = &mut watching {
+                    watching.set(waits);
+                }
+            };
+            let mut next = body.next();
+            let news = std::future::poll_fn(|cx| {
+                let polled = next.poll_unpin(cx);
+                waits(polled.is_pending());
+                polled
+            });
             let piece = tokio::select! {
-                piece = body.next() => piece?,
+                piece = news => piece?,
                 () = link.cancelled() => Err(axum::Error::new("cut")),
             };
             let faults = wire.state.lock().faults;
@@ -256,10 +286,40 @@ impl End {
                 tokio::time::sleep(wire.up_to(faults.stall_for)).await;
                 moves_until = Instant::now() + faults.stall_for;
             }
-            Some((piece, Some((body, wire, link, moves_until))))
+            Some((piece, Some((body, wire, link, moves_until, watching))))
         });
         Body::from_stream(stream)
     }
+}
+
+/// What is to be remembered of a request.
+struct Asked {
+    user: String,
+    method: Method,
+    path: String,
+    watch: bool,
+    /// Of the whole collection, not of a further page.
+    list: bool,
+    watching: Option<Watching>,
+}
+
+impl Asked {
+    fn of(request: &Request<kube::client::Body>) -> Self {
+        let user = request.extensions().get::<Identity>().map(|i| i.user.clone()).unwrap_or_default();
+        let query = request.uri().query().unwrap_or_default();
+        let watch = request.method() == Method::GET && query.contains("watch=true");
+        let (method, path) = (request.method().clone(), request.uri().path().to_string());
+        Self { user, watch, list: !watch && !query.contains("continue="), method, path, watching: None }
+    }
+    /// Whether it is of those who read for all controllers.
+    fn reads(&self) -> bool {
+        self.user == USER_CONTROLLER_MANAGER && self.method == Method::GET
+    }
+}
+
+/// The resource of a collection's path.
+fn collection(path: &str) -> &str {
+    path.rsplit('/').next().unwrap_or_default()
 }
 
 fn refusal(code: u16) -> Response<Body> {

@@ -1,8 +1,11 @@
 //! The cluster as the store has it, rebuilt from every single commit. Each commit is held against the promises
 //! (`rules`), and what is not as asked for yet can be named (`unfinished`).
 
+mod priority;
 mod rules;
+mod storage;
 mod unfinished;
+mod workloads;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{DefaultHasher, Hash};
@@ -18,6 +21,10 @@ use crate::wire::Wire;
 
 /// How long what was asked for is remembered.
 const MEMORY: Duration = Duration::from_secs(300);
+
+const MINUTE: Duration = Duration::from_secs(60);
+/// So many times a minute no object need be written.
+const MOST_WRITES: u32 = 300;
 
 /// A number that was asked for, and what it was before: those who act may have seen an older one.
 #[derive(Default)]
@@ -50,6 +57,10 @@ pub struct World {
     pub commits: BTreeMap<String, u64>,
     /// Promises that were broken.
     pub violations: Vec<String>,
+    /// Pods that went for others.
+    pub preemptions: u32,
+    /// Counts commits.
+    pub version: u64,
     /// Of all that was ever written, events apart, which bear the system's time.
     pub digest: DefaultHasher,
     memory: Memory,
@@ -73,6 +84,18 @@ struct Memory {
     /// By Job's UID, the pods that ended well, and those that did not or were to go.
     succeeded: BTreeMap<String, BTreeSet<String>>,
     failed: BTreeMap<String, BTreeSet<String>>,
+    /// By workload's name: the least and the most that its autoscaler may ask for.
+    bounds: BTreeMap<String, (Recent, Recent)>,
+    /// By CronJob's key: whether it is suspended.
+    suspended: BTreeMap<String, Recent>,
+    /// By CronJob's UID: the last time for which a Job was made.
+    kept: BTreeMap<String, Timestamp>,
+    /// By UID: priorities of pods that may end others and have no node, and until when they had none.
+    waiting: BTreeMap<String, (i64, Option<Timestamp>)>,
+    /// By UID: when pods got their nodes.
+    placed: BTreeMap<String, Timestamp>,
+    /// By key: since when writes are counted, and how many there were.
+    written: BTreeMap<String, (Timestamp, u32)>,
 }
 
 /// By whose doing a pod is not available any more.
@@ -91,7 +114,7 @@ impl World {
         let (objects, commits) = (BTreeMap::new(), BTreeMap::new());
         let (violations, digest, memory) = (Vec::new(), DefaultHasher::new(), Memory::default());
         let trace = std::env::var_os("COPEPOD_SIM_TRACE").is_some();
-        Self { wire, clock, objects, commits, violations, digest, memory, trace }
+        Self { wire, clock, objects, commits, violations, preemptions: 0, version: 0, digest, memory, trace }
     }
 
     /// The present time.
@@ -109,6 +132,7 @@ impl World {
     pub fn saw(&mut self, event: &Event) {
         let key = event.record.key.to_string();
         *self.commits.entry(key.clone()).or_default() += 1;
+        self.count(&key);
         if key.starts_with("/core/events/") {
             return;
         }
@@ -119,6 +143,7 @@ impl World {
         if key.starts_with("/coordination.k8s.io/") {
             return;
         }
+        self.version += 1;
         let old = self.objects.remove(&key);
         let new = match event.kind {
             EventKind::Deleted => None,
@@ -128,6 +153,19 @@ impl World {
             self.objects.insert(key.clone(), new.clone());
         }
         self.obey(&key, old.as_ref(), new.as_ref());
+    }
+
+    /// Nobody writes the same again and again.
+    fn count(&mut self, key: &str) {
+        let now = self.now();
+        let (since, count) = self.memory.written.entry(key.into()).or_insert((now, 0));
+        if now.duration_since(*since).unsigned_abs() >= MINUTE {
+            (*since, *count) = (now, 0);
+        }
+        *count += 1;
+        if *count == MOST_WRITES {
+            self.violate(format!("{key} is written {MOST_WRITES} times within a minute"));
+        }
     }
 
     /// All objects of a resource, such as `core/pods`.
@@ -208,5 +246,19 @@ fn scaled(value: Option<&Value>, of: i64, up: bool, default: &str) -> i64 {
             let percent: i64 = other.as_str().unwrap_or("0%").trim_end_matches('%').parse().unwrap_or(0);
             if up { (of * percent + 99) / 100 } else { of * percent / 100 }
         }
+    }
+}
+
+/// A quantity in thousandths, or in MiB.
+fn amount(quantity: &str) -> i64 {
+    let number = |text: &str| text.parse::<i64>().unwrap_or(0);
+    if let Some(milli) = quantity.strip_suffix('m') {
+        number(milli)
+    } else if let Some(mib) = quantity.strip_suffix("Mi") {
+        number(mib)
+    } else if let Some(gib) = quantity.strip_suffix("Gi") {
+        number(gib) * 1024
+    } else {
+        number(quantity) * 1000
     }
 }

@@ -51,7 +51,8 @@ pub fn reconcile(
     let silent = now.duration_since(last_heartbeat);
     let silent = Duration::try_from(silent).unwrap_or_default();
     let name = text(&node.metadata.name);
-    let ready = if silent > GRACE {
+    let is_silent = silent > GRACE;
+    let ready = if is_silent {
         plan.why = format!("no heartbeat for {} s", silent.as_secs());
         if let Some(status) = unknown_status(node, now) {
             plan.note("NodeNotReady", format!("Node {name} status is now: NodeNotReady"));
@@ -77,7 +78,8 @@ pub fn reconcile(
         });
     }
     let here = || pods.iter().filter(|p| pod::node_name(p) == name);
-    if ready != "True" {
+    // An agent that is there speaks for its pods, whatever its node still says: two who both did would never end.
+    if is_silent {
         plan.actions.extend(here().filter_map(|p| not_ready(p, now)));
     }
     for pod in here().filter(|p| !pod::terminating(p) && !pod::terminal(p)) {
@@ -280,6 +282,19 @@ mod tests {
             .any(|a| matches!(a, Action::Patch { target, subresource: "status", .. } if target.name == "p"));
         assert!(unready, "{plan:?}");
         assert_eq!(plan.requeue_after, Some(Duration::from_secs(300)), "the default toleration");
+    }
+
+    #[test]
+    fn an_agent_that_is_back_speaks_for_its_pods() {
+        let tainted = "[{key: node.kubernetes.io/unreachable, effect: NoSchedule}, \
+            {key: node.kubernetes.io/unreachable, effect: NoExecute, timeAdded: '2020-01-01T00:00:00Z'}]";
+        let stays = "[{operator: Exists}]";
+        for status in ["Unknown", "False"] {
+            let plan = reconcile(&node(status, tainted), at(-1), &[pod_here(stays)], now());
+            assert!(plan.actions.iter().all(|a| a.target().gvr.resource != "pods"), "{status}: {plan:?}");
+        }
+        let plan = reconcile(&node("Unknown", tainted), at(-41), &[pod_here(stays)], now());
+        assert!(plan.actions.iter().any(|a| a.target().gvr.resource == "pods"), "{plan:?}");
     }
 
     #[test]

@@ -3,12 +3,15 @@
 
 use std::time::Duration;
 
+use copepod_api::names::USER_SCHEDULER;
 use serde_json::Value;
 
-use super::{Loss, World, active, available, going, is, name, number, over, owner, scaled, text, uid};
+use super::{Loss, World, active, amount, available, going, name, number, over, owner, text, uid};
 use crate::wire::Cause;
 
 const UNSCHEDULABLE: &str = "node.kubernetes.io/unschedulable";
+/// What budgets are counted by.
+const GUARDED: [&str; 5] = ["pods", "poddisruptionbudgets", "deployments", "replicasets", "statefulsets"];
 
 impl World {
     /// Holds one commit against the rules.
@@ -18,21 +21,40 @@ impl World {
         match resource.as_str() {
             "/core/pods" => self.pod(old, new),
             "/core/nodes" => self.node(last),
-            "/apps/deployments" => self.deployment(key, last),
-            "/apps/replicasets" => self.replica_set(key, old, last),
-            "/apps/statefulsets" => self.note_replicas(key, number(last, "/spec/replicas")),
-            "/batch/jobs" => self.job(key, old, last),
+            "/core/persistentvolumeclaims" => self.claim(key, old, new),
+            "/core/persistentvolumes" => self.volume(key, old, new),
+            "/apps/deployments" => {
+                self.rescaled(key, old, last);
+                self.deployment(key, last);
+            }
+            "/apps/replicasets" => {
+                self.rescaled(key, old, last);
+                self.replica_set(key, old, last);
+            }
+            "/apps/statefulsets" => {
+                self.rescaled(key, old, last);
+                self.note_replicas(key, number(last, "/spec/replicas"));
+            }
+            "/batch/jobs" => {
+                if let (None, Some(job)) = (old, new) {
+                    self.scheduled(job);
+                }
+                self.job(key, old, last);
+            }
+            "/batch/cronjobs" => self.cron_job(key, last),
+            "/autoscaling/horizontalpodautoscalers" => self.autoscaler(last),
             _ => {}
         }
     }
 
-    fn note_replicas(&mut self, key: &str, replicas: i64) {
+    pub(super) fn note_replicas(&mut self, key: &str, replicas: i64) {
         let now = self.now();
         self.memory.replicas.entry(key.into()).or_default().set(now, replicas);
     }
 
-    fn lag(&self) -> Duration {
-        self.wire.lag()
+    /// See [`Wire::lag`](crate::wire::Wire::lag).
+    pub(super) fn lag(&self, name: &str, steps: &[&[&str]]) -> Duration {
+        self.wire.lag(name, steps)
     }
 
     fn pod(&mut self, old: Option<&Value>, new: Option<&Value>) {
@@ -40,6 +62,10 @@ impl World {
         let Some(pod) = new.or(old) else { return };
         let (namespace, app) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/labels/app"));
         let cause = self.wire.cause(namespace, name(pod));
+        if was(|p| !going(p)) && new.is_none_or(going) && cause.as_ref().is_some_and(|c| c.user == USER_SCHEDULER) {
+            self.preempted(pod);
+        }
+        self.note_waiting(pod, new.is_some());
         if was(available) && !new.is_some_and(available) {
             let loss = match &cause {
                 _ if !new.is_none_or(going) => Loss::Other,
@@ -66,6 +92,7 @@ impl World {
             self.violate(format!("{} moved from {before} to {node}", name(pod)));
         } else if before.is_empty() && !node.is_empty() {
             self.placed(pod, node);
+            self.has_its_volumes(pod, node);
         }
         if let Some(job) = owner(pod).filter(|o| o["kind"] == "Job") {
             let job = text(job, "/uid").to_string();
@@ -90,7 +117,7 @@ impl World {
             _ => return,
         };
         let key = format!("/{group}/{plural}/{namespace}/{}", text(owner, "/name"));
-        let (now, lag) = (self.now(), self.lag());
+        let (now, lag) = (self.now(), self.lag(text(owner, "/name"), &[&[plural]]));
         let asked = self.memory.replicas.get(&key).and_then(|r| r.within(now, lag).max()).unwrap_or(0);
         if kind == "StatefulSet" {
             let ordinal = name(pod).rsplit_once('-').and_then(|(_, n)| n.parse::<i64>().ok());
@@ -135,7 +162,7 @@ impl World {
                 broken.push(format!("{} is on {on}, which is not {label}={value}", name(pod)));
             }
         }
-        let (now, lag) = (self.now(), self.lag());
+        let (now, lag) = (self.now(), self.lag(name(pod), &[&["nodes"]]));
         for ((_, taint), since) in self.memory.tainted.iter().filter(|((node, _), _)| node == on) {
             if *since + lag < now && !tolerates(pod, taint) {
                 broken.push(format!("{} is put on {on}, which has {taint} since {since}", name(pod)));
@@ -147,8 +174,8 @@ impl World {
     /// What an eviction takes must be left over by the budgets.
     fn evicted(&mut self, pod: &Value) {
         let (namespace, app) = (text(pod, "/metadata/namespace"), text(pod, "/metadata/labels/app"));
-        let (now, lag) = (self.now(), self.lag());
-        let healthy = self.serving(namespace, app) + self.lost(namespace, app, |loss| loss == Loss::Other);
+        let (now, lag) = (self.now(), self.lag(app, &[&GUARDED]));
+        let healthy = self.serving(namespace, app) + self.lost(namespace, app, lag, |loss| loss == Loss::Other);
         let mut broken = Vec::new();
         for (key, budget) in self.all("policy/poddisruptionbudgets") {
             if text(budget, "/spec/selector/matchLabels/app") != app || text(budget, "/metadata/namespace") != namespace
@@ -176,10 +203,11 @@ impl World {
         let set = self.objects.get(&format!("/apps/replicasets/{namespace}/{}", text(set, "/name")));
         let Some(deployment) = set.and_then(owner) else { return };
         let key = format!("/apps/deployments/{namespace}/{}", text(deployment, "/name"));
-        let (now, lag) = (self.now(), self.lag());
+        let (now, lag) =
+            (self.now(), self.lag(app, &[&["replicasets", "pods"], &["deployments", "replicasets", "pods"]]));
         let Some(floor) = self.memory.floors.get(&key).and_then(|f| f.within(now, lag).min()) else { return };
         let serving = self.serving(namespace, app);
-        let lost = self.lost(namespace, app, |loss| loss != Loss::Controller);
+        let lost = self.lost(namespace, app, lag, |loss| loss != Loss::Controller);
         if self.objects.contains_key(&key) && serving + lost < floor {
             self.violate(format!("{} is deleted, {serving} serve, {lost} were lost, {floor} must", name(pod)));
         }
@@ -191,8 +219,8 @@ impl World {
     }
 
     /// Pods lost so lately that not all have seen it.
-    fn lost(&self, namespace: &str, app: &str, counts: impl Fn(Loss) -> bool) -> i64 {
-        let (now, lag) = (self.now(), self.lag());
+    fn lost(&self, namespace: &str, app: &str, lag: Duration, counts: impl Fn(Loss) -> bool) -> i64 {
+        let now = self.now();
         let losses = self.memory.losses.get(&(namespace.into(), app.into()));
         let lately = losses.into_iter().flatten().filter(|(at, loss)| *at + lag >= now && counts(*loss));
         lately.count() as i64
@@ -209,58 +237,6 @@ impl World {
         self.memory.tainted.retain(|(on, key), _| *on != name || keys.contains(&key.as_str()));
         for key in keys {
             self.memory.tainted.entry((name.clone(), key.into())).or_insert(now);
-        }
-    }
-
-    fn deployment(&mut self, key: &str, deployment: &Value) {
-        let replicas = number(deployment, "/spec/replicas");
-        self.note_replicas(key, replicas);
-        let now = self.now();
-        let rolling = deployment.pointer("/spec/strategy/rollingUpdate");
-        let recreate = text(deployment, "/spec/strategy/type") == "Recreate";
-        let surge = scaled(rolling.and_then(|r| r.get("maxSurge")), replicas, true, "25%");
-        let fewer = scaled(rolling.and_then(|r| r.get("maxUnavailable")), replicas, false, "25%");
-        let fewer = if surge == 0 && fewer == 0 { 1 } else { fewer };
-        let (floor, ceiling) = if recreate { (0, replicas) } else { (replicas - fewer, replicas + surge) };
-        self.memory.floors.entry(key.into()).or_default().set(now, floor);
-        self.memory.ceilings.entry(key.into()).or_default().set(now, ceiling);
-    }
-
-    /// All sets of a Deployment together stay within its surge.
-    fn replica_set(&mut self, key: &str, old: Option<&Value>, set: &Value) {
-        let replicas = number(set, "/spec/replicas");
-        self.note_replicas(key, replicas);
-        let before = old.map_or(0, |s| number(s, "/spec/replicas"));
-        let Some(deployment) = owner(set).filter(|_| replicas > before) else { return };
-        let namespace = text(set, "/metadata/namespace");
-        let above = format!("/apps/deployments/{namespace}/{}", text(deployment, "/name"));
-        let (now, lag) = (self.now(), self.lag());
-        let Some(most) = self.memory.ceilings.get(&above).and_then(|c| c.within(now, lag).max()) else { return };
-        let of = text(deployment, "/uid");
-        let siblings = self.all("apps/replicasets").filter(|(_, s)| owner(s).is_some_and(|o| text(o, "/uid") == of));
-        let sum: i64 = siblings.map(|(_, s)| number(s, "/spec/replicas")).sum();
-        if sum > most {
-            self.violate(format!("{key} is scaled from {before} to {replicas}: {sum} in all, {most} may be"));
-        }
-    }
-
-    /// A Job's counters count each pod once, and never back.
-    fn job(&mut self, key: &str, old: Option<&Value>, job: &Value) {
-        let completions = job.pointer("/spec/completions").and_then(Value::as_i64).unwrap_or(i64::MAX);
-        self.note_replicas(key, number(job, "/spec/parallelism").min(completions));
-        let old = old.filter(|o| uid(o) == uid(job));
-        let seen =
-            [&self.memory.succeeded, &self.memory.failed].map(|ended| ended.get(uid(job)).map_or(0, |pods| pods.len()));
-        for (counter, seen) in ["succeeded", "failed"].into_iter().zip(seen) {
-            let (pointer, seen) = (format!("/status/{counter}"), seen as i64);
-            let (before, after) = (old.map_or(0, |o| number(o, &pointer)), number(job, &pointer));
-            if after < before || after > seen {
-                let what = format!("{key}: {counter} goes from {before} to {after}, and {seen} pods did");
-                return self.violate(what);
-            }
-        }
-        if is(job, "Complete") && completions != i64::MAX && number(job, "/status/succeeded") != completions {
-            self.violate(format!("{key} is complete with {} of {completions}", number(job, "/status/succeeded")));
         }
     }
 }
@@ -286,18 +262,4 @@ fn request(pod: &Value, what: &str) -> i64 {
     }
     let containers = pod.pointer("/spec/containers").and_then(Value::as_array);
     containers.into_iter().flatten().map(|c| amount(text(c, &format!("/resources/requests/{what}")))).sum()
-}
-
-/// A quantity in thousandths, or in MiB.
-fn amount(quantity: &str) -> i64 {
-    let number = |text: &str| text.parse::<i64>().unwrap_or(0);
-    if let Some(milli) = quantity.strip_suffix('m') {
-        number(milli)
-    } else if let Some(mib) = quantity.strip_suffix("Mi") {
-        number(mib)
-    } else if let Some(gib) = quantity.strip_suffix("Gi") {
-        number(gib) * 1024
-    } else {
-        number(quantity) * 1000
-    }
 }

@@ -4,7 +4,8 @@ use std::collections::BTreeSet;
 
 use serde_json::Value;
 
-use super::{World, active, available, going, is, name, number, over, owner, text, uid};
+use super::{World, active, amount, available, going, is, name, number, over, owner, text, uid};
+use crate::workloads::LOAD;
 
 impl World {
     /// What is left to do until all is as asked for, for people.
@@ -31,6 +32,10 @@ impl World {
                 "/batch/jobs" => self.job_left(object),
                 "/policy/poddisruptionbudgets" => self.budget_left(object),
                 "/core/services" => self.service_left(object),
+                "/batch/cronjobs" => self.cron_left(object),
+                "/autoscaling/horizontalpodautoscalers" => self.autoscaler_left(object),
+                "/core/persistentvolumeclaims" => self.claim_left(object),
+                "/core/persistentvolumes" => self.volume_left(object),
                 _ => None,
             };
             left.extend(why.map(|why| format!("{key}: {why}")));
@@ -122,5 +127,65 @@ impl World {
         let endpoints = slices.flat_map(|(_, s)| s["endpoints"].as_array().into_iter().flatten());
         let says = endpoints.filter(|e| e["conditions"]["ready"] == true).count();
         (says != ready).then(|| format!("{ready} ready, its slices say {says}"))
+    }
+
+    fn cron_left(&self, cron: &Value) -> Option<String> {
+        let listed = cron.pointer("/status/active").and_then(Value::as_array).map_or(0, Vec::len);
+        let own = || self.all("batch/jobs").filter(|(_, j)| owner(j).is_some_and(|o| text(o, "/uid") == uid(cron)));
+        let [complete, failed] = ["Complete", "Failed"].map(|how| own().filter(|(_, j)| is(j, how)).count() as i64);
+        let most = ["successful", "failed"].map(|how| number(cron, &format!("/spec/{how}JobsHistoryLimit")));
+        let suspended = cron.pointer("/spec/suspend") == Some(&Value::Bool(true));
+        let right = listed == 0 && (!suspended || complete + failed == own().count() as i64);
+        (!right || complete > most[0] || failed > most[1])
+            .then(|| format!("{complete} complete, {failed} failed, of {most:?}, says {}", cron["status"]))
+    }
+
+    /// The replicas are within the bounds, and about as many as the load needs.
+    fn autoscaler_left(&self, scaler: &Value) -> Option<String> {
+        let target = &scaler["spec"]["scaleTargetRef"];
+        let plural = format!("{}s", text(target, "/kind").to_lowercase());
+        let workload = self.objects.get(&format!("/apps/{plural}/default/{}", text(target, "/name")))?;
+        let replicas = number(workload, "/spec/replicas");
+        if replicas == 0 {
+            // It was turned off.
+            return None;
+        }
+        let each = amount(text(workload, "/spec/template/spec/containers/0/resources/requests/cpu"));
+        let wanted = number(scaler, "/spec/metrics/0/resource/target/averageUtilization");
+        let load: f64 = scaler["metadata"]["annotations"][LOAD].as_str()?.parse().ok()?;
+        let (least, most) = (number(scaler, "/spec/minReplicas"), number(scaler, "/spec/maxReplicas"));
+        let needed = load * 100.0 / (each * wanted) as f64;
+        let off = (needed.clamp(least as f64, most as f64) - replicas as f64).abs();
+        let says = ["currentReplicas", "desiredReplicas"].map(|f| number(scaler, &format!("/status/{f}")));
+        let right = (least..=most).contains(&replicas) && off <= (replicas as f64 * 0.15).max(1.0);
+        (!right || says != [replicas; 2])
+            .then(|| format!("{replicas} of {least} to {most}, {needed} needed, says {}", scaler["status"]))
+    }
+
+    fn claim_left(&self, claim: &Value) -> Option<String> {
+        if text(claim, "/status/phase") == "Bound" {
+            return None;
+        }
+        let used = self.pods().any(|p| super::storage::claims_of(p).any(|c| c == name(claim)));
+        let class = text(claim, "/spec/storageClassName");
+        let size = amount(text(claim, "/spec/resources/requests/storage"));
+        let fits = |v: &Value| {
+            let free = text(v, "/status/phase") == "Available" && text(v, "/spec/storageClassName") == class;
+            free && amount(text(v, "/spec/capacity/storage")) >= size
+        };
+        let free = self.all("core/persistentvolumes").find(|(_, v)| fits(v)).map(|(key, _)| key);
+        (used || free.is_some()).then(|| format!("used: {used}, {free:?} is free, says {}", claim["status"]))
+    }
+
+    fn volume_left(&self, volume: &Value) -> Option<String> {
+        let (phase, of) = (text(volume, "/status/phase"), text(volume, "/spec/claimRef/uid"));
+        let there = self.all("core/persistentvolumeclaims").any(|(_, c)| uid(c) == of);
+        let right = match phase {
+            "Bound" => there,
+            "Available" => of.is_empty(),
+            "Released" => !there && text(volume, "/spec/persistentVolumeReclaimPolicy") == "Retain",
+            _ => false,
+        };
+        (!right).then(|| format!("is {phase:?}, its claim {of} is there: {there}"))
     }
 }
