@@ -120,7 +120,12 @@ fn unknown_status(node: &Node, now: Timestamp) -> Option<Action> {
                 unknown.last_heartbeat_time = c.last_heartbeat_time.clone();
                 *c = unknown;
             }
-            None => conditions.push(unknown),
+            None => conditions.push(NodeCondition {
+                reason: Some("NodeStatusNeverUpdated".into()),
+                message: Some("Kubelet never posted node status.".into()),
+                last_heartbeat_time: node.metadata.creation_timestamp.clone(),
+                ..unknown
+            }),
         }
     }
     meta::status_patch(meta::v1("", "nodes"), &node.metadata, node.status.as_ref(), &status)
@@ -261,6 +266,21 @@ mod tests {
             .any(|a| matches!(a, Action::Patch { target, subresource: "status", .. } if target.name == "p"));
         assert!(unready, "{plan:?}");
         assert_eq!(plan.requeue_after, Some(Duration::from_secs(300)), "the default toleration");
+    }
+
+    #[test]
+    fn what_was_never_said_is_told_from_what_is_said_no_more() {
+        let mut node = node("True", "[]");
+        node.metadata.creation_timestamp = Some(Time(at(-50)));
+        let plan = reconcile(&node, at(-41), &[], now());
+        let Some(Action::Patch { patch, .. }) = &plan.status else { panic!("{plan:?}") };
+        let conditions = patch["status"]["conditions"].as_array().unwrap();
+        let told: Vec<[&str; 3]> =
+            conditions.iter().map(|c| ["type", "reason", "message"].map(|f| c[f].as_str().unwrap())).collect();
+        let never = |kind| [kind, "NodeStatusNeverUpdated", "Kubelet never posted node status."];
+        let stopped = ["Ready", "NodeStatusUnknown", "Kubelet stopped posting node status."];
+        assert_eq!(told, [stopped, never("MemoryPressure"), never("DiskPressure"), never("PIDPressure")]);
+        assert_eq!(conditions[1]["lastHeartbeatTime"], json!(Time(at(-50))), "since the node is there");
     }
 
     #[test]
