@@ -1,6 +1,7 @@
 //! Events that tell people what a component did and why: counted instead of repeated, bounded, never in the way.
 
 use std::collections::{HashMap, VecDeque};
+use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -22,6 +23,12 @@ pub const MAX_REMEMBERED: usize = 4096;
 pub const BURST_PER_OBJECT: u32 = 25;
 /// ...and then one more each time this passes.
 pub const REFILL: Duration = Duration::from_secs(300);
+/// From so many different messages of one reason about one object on, further ones are counted as one event...
+pub const MANY_SIMILAR: usize = 10;
+/// ...while no more than this passes between two of them, both as upstream's aggregator has it.
+pub const SIMILAR_WITHIN: Duration = Duration::from_secs(600);
+/// How the message of an event begins that stands for many.
+const COMBINED: &str = "(combined from similar events): ";
 
 /// `Normal` or `Warning`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -62,6 +69,8 @@ struct Note {
     severity: Severity,
     reason: String,
     message: String,
+    /// It stands for many that differ in their messages alone.
+    combined: bool,
 }
 
 impl Recorder {
@@ -87,7 +96,7 @@ impl Recorder {
 
     /// Records that `reason` happened to `involved`. Dropped if too many wait.
     pub fn event(&self, involved: ObjectReference, severity: Severity, reason: &str, message: &str) {
-        let note = Note { involved, severity, reason: reason.into(), message: message.into() };
+        let note = Note { involved, severity, reason: reason.into(), message: message.into(), combined: false };
         if self.queue.try_send(note).is_err() {
             self.dropped.fetch_add(1, Ordering::Relaxed);
         }
@@ -102,14 +111,15 @@ impl Recorder {
 async fn write_all(client: kube::Client, source: EventSource, mut notes: mpsc::Receiver<Note>) {
     let mut memory = Memory::default();
     let mut serial: u64 = 0;
-    while let Some(note) = notes.recv().await {
+    while let Some(mut note) = notes.recv().await {
+        memory.combine(&mut note, Instant::now());
         let namespace = note.involved.namespace.clone().filter(|n| !n.is_empty()).unwrap_or_else(|| "default".into());
         let api: Api<Event> = Api::namespaced(client.clone(), &namespace);
         let now = Time(jiff::Timestamp::now());
         let written = match memory.judge(&note, Instant::now()) {
             Verdict::Drop => continue,
             Verdict::Repeat { name, count } => {
-                let patch = json!({"count": count, "lastTimestamp": now});
+                let patch = json!({"count": count, "lastTimestamp": now, "message": note.message});
                 match api.patch(&name, &PatchParams::default(), &Patch::Merge(&patch)).await {
                     // The event aged out: write it anew.
                     Err(kube::Error::Api(e)) if e.code == 404 => {
@@ -169,6 +179,13 @@ struct Memory {
     known: HashMap<Identity, (String, i32)>,
     order: VecDeque<Identity>,
     budgets: HashMap<String, (u32, Instant)>,
+    similar: HashMap<Identity, Similar>,
+}
+
+/// The latest messages of one reason about one object, as hashes, and when the last one came.
+struct Similar {
+    messages: VecDeque<u64>,
+    last: Instant,
 }
 
 #[derive(Debug, PartialEq, Eq)]
@@ -179,6 +196,34 @@ enum Verdict {
 }
 
 impl Memory {
+    /// Makes a note stand for many if too many like it came lately, such as failures to make pods of random names.
+    fn combine(&mut self, note: &mut Note, now: Instant) {
+        if self.similar.len() >= MAX_REMEMBERED {
+            self.similar.retain(|_, similar| now.duration_since(similar.last) <= SIMILAR_WITHIN);
+            if self.similar.len() >= MAX_REMEMBERED {
+                self.similar.clear();
+            }
+        }
+        let like = Identity { message: String::new(), ..note.identity() };
+        let similar = self.similar.entry(like).or_insert_with(|| Similar { messages: VecDeque::new(), last: now });
+        if now.duration_since(similar.last) > SIMILAR_WITHIN {
+            similar.messages.clear();
+        }
+        similar.last = now;
+        let mut hash = DefaultHasher::new();
+        note.message.hash(&mut hash);
+        let hash = hash.finish();
+        if similar.messages.contains(&hash) {
+            return;
+        }
+        similar.messages.push_back(hash);
+        if similar.messages.len() >= MANY_SIMILAR {
+            similar.messages.pop_front();
+            note.message.insert_str(0, COMBINED);
+            note.combined = true;
+        }
+    }
+
     fn judge(&mut self, note: &Note, now: Instant) -> Verdict {
         let identity = note.identity();
         if self.budgets.len() >= MAX_REMEMBERED {
@@ -233,7 +278,7 @@ impl Note {
             involved: [part(&r.kind), part(&r.namespace), part(&r.name), part(&r.uid), part(&r.field_path)].join("\n"),
             severity: self.severity,
             reason: self.reason.clone(),
-            message: self.message.clone(),
+            message: if self.combined { COMBINED.into() } else { self.message.clone() },
         }
     }
 }
@@ -244,7 +289,38 @@ mod tests {
 
     fn note(name: &str, message: &str) -> Note {
         let involved = ObjectReference { kind: Some("Pod".into()), name: Some(name.into()), ..Default::default() };
-        Note { involved, severity: Severity::Warning, reason: "BackOff".into(), message: message.into() }
+        Note {
+            involved,
+            severity: Severity::Warning,
+            reason: "BackOff".into(),
+            message: message.into(),
+            combined: false,
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn many_that_differ_in_their_messages_alone_become_one() {
+        let mut memory = Memory::default();
+        let mut tell = |object: &str, message: &str| {
+            let mut note = note(object, message);
+            memory.combine(&mut note, Instant::now());
+            let verdict = memory.judge(&note, Instant::now());
+            if verdict == Verdict::New {
+                memory.remember(&note, format!("{object}.{message}"));
+            }
+            (note.message, verdict)
+        };
+        for n in 1..MANY_SIMILAR {
+            assert_eq!(tell("a", &n.to_string()), (n.to_string(), Verdict::New), "the first are told each");
+        }
+        assert_eq!(tell("a", "ten"), (format!("{COMBINED}ten"), Verdict::New));
+        let again = Verdict::Repeat { name: "a.ten".into(), count: 2 };
+        assert_eq!(tell("a", "eleven"), (format!("{COMBINED}eleven"), again), "the newest message, counted");
+        assert_eq!(tell("b", "other"), ("other".into(), Verdict::New), "other objects are told");
+        let known = Verdict::Repeat { name: "a.9".into(), count: 2 };
+        assert_eq!(tell("a", "9"), ("9".into(), known), "what was told before is counted there");
+        tokio::time::advance(SIMILAR_WITHIN + Duration::from_secs(1)).await;
+        assert_eq!(tell("a", "late"), ("late".into(), Verdict::New));
     }
 
     #[tokio::test(start_paused = true)]
@@ -269,7 +345,9 @@ mod tests {
         let mut memory = Memory::default();
         for n in 0..MAX_REMEMBERED + 10 {
             memory.remember(&note(&n.to_string(), "x"), n.to_string());
+            memory.combine(&mut note(&n.to_string(), "x"), Instant::now());
         }
         assert_eq!((memory.known.len(), memory.order.len()), (MAX_REMEMBERED, MAX_REMEMBERED));
+        assert!(memory.similar.len() <= MAX_REMEMBERED);
     }
 }

@@ -134,7 +134,12 @@ fn unknown_status(node: &Node, now: Timestamp) -> Option<Action> {
                 unknown.last_heartbeat_time = c.last_heartbeat_time.clone();
                 *c = unknown;
             }
-            None => conditions.push(unknown),
+            None => conditions.push(NodeCondition {
+                reason: Some("NodeStatusNeverUpdated".into()),
+                message: Some("Kubelet never posted node status.".into()),
+                last_heartbeat_time: node.metadata.creation_timestamp.clone(),
+                ..unknown
+            }),
         }
     }
     meta::status_patch(meta::v1("", "nodes"), &node.metadata, node.status.as_ref(), &status)
@@ -293,8 +298,23 @@ mod tests {
             let plan = reconcile(&node(status, tainted), at(-1), &[pod_here(stays)], now());
             assert!(plan.actions.iter().all(|a| a.target().gvr.resource != "pods"), "{status}: {plan:?}");
         }
-        let plan = reconcile(&node("Unknown", tainted), at(-41), &[pod_here(stays)], now());
+        let plan = reconcile(&node("Unknown", tainted), at(-51), &[pod_here(stays)], now());
         assert!(plan.actions.iter().any(|a| a.target().gvr.resource == "pods"), "{plan:?}");
+    }
+
+    #[test]
+    fn what_was_never_said_is_told_from_what_is_said_no_more() {
+        let mut node = node("True", "[]");
+        node.metadata.creation_timestamp = Some(Time(at(-50)));
+        let plan = reconcile(&node, at(-51), &[], now());
+        let Some(Action::Patch { patch, .. }) = &plan.status else { panic!("{plan:?}") };
+        let conditions = patch["status"]["conditions"].as_array().unwrap();
+        let told: Vec<[&str; 3]> =
+            conditions.iter().map(|c| ["type", "reason", "message"].map(|f| c[f].as_str().unwrap())).collect();
+        let never = |kind| [kind, "NodeStatusNeverUpdated", "Kubelet never posted node status."];
+        let stopped = ["Ready", "NodeStatusUnknown", "Kubelet stopped posting node status."];
+        assert_eq!(told, [stopped, never("MemoryPressure"), never("DiskPressure"), never("PIDPressure")]);
+        assert_eq!(conditions[1]["lastHeartbeatTime"], json!(Time(at(-50))), "since the node is there");
     }
 
     #[test]

@@ -283,7 +283,7 @@ fn explain(
     let unasked = nodes.saturating_sub(refused.len());
     if unasked > 0 {
         refused_by.0 |= RefusedBy::by("NodeAffinity").0;
-        *reasons.entry("node(s) didn't match Pod's node affinity/selector").or_default() += unasked;
+        *reasons.entry("node(s) didn't satisfy plugin(s) [NodeAffinity]").or_default() += unasked;
     }
     let counted: Vec<(&str, usize)> = reasons.into_iter().collect();
     let mut message = preemption::message(nodes, &counted);
