@@ -31,3 +31,61 @@ fn a_drain_stops_where_the_budget_ends() {
     cluster.ok("scale deployment web --replicas=5");
     cluster.until("pdb web", "/status/disruptionsAllowed", |v| *v == 3);
 }
+
+#[test]
+fn a_budget_goes_by_what_scales_its_pods() {
+    let cluster = Cluster::start();
+    cluster.push("hello", "hello");
+    let template = |app: &str| {
+        format!("template: {{metadata: {{labels: {{app: {app}}}}}, spec: {{containers: [{{name: c, image: hello}}]}}}}")
+    };
+    let workload = |version: &str, kind: &str, app: &str, more: &str| {
+        let selector = match kind {
+            "ReplicationController" => format!("{{app: {app}}}"),
+            _ => format!("{{matchLabels: {{app: {app}}}}}"),
+        };
+        let template = template(app);
+        cluster.apply(&format!(
+            "apiVersion: {version}\nkind: {kind}\nmetadata: {{name: {app}}}\n\
+             spec: {{replicas: 3, {more}selector: {selector}, {template}}}\n"
+        ));
+    };
+    workload("apps/v1", "Deployment", "web", "");
+    workload("apps/v1", "ReplicaSet", "bare", "");
+    workload("apps/v1", "StatefulSet", "store", "serviceName: store, podManagementPolicy: Parallel, ");
+    workload("v1", "ReplicationController", "old", "");
+
+    // A controller that nobody here knows, but for its scale.
+    cluster.apply(
+        "apiVersion: apiextensions.k8s.io/v1
+kind: CustomResourceDefinition
+metadata: {name: herds.example.com}
+spec:
+  group: example.com
+  scope: Namespaced
+  names: {plural: herds, singular: herd, kind: Herd}
+  versions:
+  - name: v1
+    served: true
+    storage: true
+    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
+    subresources: {scale: {specReplicasPath: .spec.replicas, statusReplicasPath: .status.replicas}}
+",
+    );
+    cluster.ok("wait --for=condition=Established crd/herds.example.com --timeout=60s");
+    cluster.apply("apiVersion: example.com/v1\nkind: Herd\nmetadata: {name: sheep}\nspec: {replicas: 3}\n");
+    let uid = cluster.ok("get herd sheep -o jsonpath={.metadata.uid}");
+    cluster.apply(&format!(
+        "apiVersion: v1\nkind: Pod\nmetadata:\n  name: sheep-1\n  labels: {{app: sheep}}\n  ownerReferences:\n  \
+         - {{apiVersion: example.com/v1, kind: Herd, name: sheep, uid: {uid}, controller: true}}\n\
+         spec: {{containers: [{{name: c, image: hello}}]}}\n"
+    ));
+    for app in ["web", "bare", "store", "old", "sheep"] {
+        cluster.ok(&format!("create poddisruptionbudget {app} --selector=app={app} --max-unavailable=1"));
+        let healthy = if app == "sheep" { 1 } else { 3 };
+        let counted = |v: &serde_json::Value| v["currentHealthy"] == healthy && v["expectedPods"] == 3;
+        let status = cluster.until(&format!("pdb {app}"), "/status", counted);
+        let allowed = if app == "sheep" { 0 } else { 1 };
+        assert_eq!((&status["desiredHealthy"], &status["disruptionsAllowed"]), (&2.into(), &allowed.into()), "{app}");
+    }
+}

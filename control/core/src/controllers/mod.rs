@@ -40,6 +40,7 @@ pub mod replicationcontroller;
 pub mod resource_quota;
 pub mod service_account;
 mod slices;
+pub mod stale_disruption;
 pub mod statefulset;
 pub mod statefulset_pods;
 pub mod template;

@@ -1,17 +1,25 @@
 //! Drives the PodDisruptionBudget decision.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use copepod_client::{Change, Key, Outcome, WorkQueue};
 use copepod_core::controllers::disruption::{self, Scale};
 use copepod_core::controllers::{Target, meta};
+use http::Request;
+use k8s_openapi::api::autoscaling::v1 as autoscaling;
+use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
 use super::caches::Caches;
 use super::context::{Context, Running, about, add_all};
+use super::discovery::Discovery;
+
+/// Controllers of other kinds whose scale is read for one budget; those beyond count as unknown.
+const MAX_OTHERS: usize = 16;
 
 /// Runs the controller.
-pub(super) fn run(context: Context) -> Running {
+pub(super) fn run(context: Context, discovery: Discovery) -> Running {
     let queue = context.queue::<Key>();
     let caches = context.caches.clone();
     let q = queue.clone();
@@ -42,7 +50,10 @@ pub(super) fn run(context: Context) -> Running {
         let meta = rescaled(change, |s| s.spec.as_ref()?.replicas);
         meta.into_iter().for_each(|meta| add_guards(&q, &c, "ReplicationController", meta));
     });
-    context.work(queue, |context, key| async move { reconcile(&context, &key).await })
+    context.work(queue, move |context, key| {
+        let discovery = discovery.clone();
+        async move { reconcile(&context, &discovery, &key).await }
+    })
 }
 
 /// The metadata of what scales pods, if its change may concern budgets: it comes, goes, or is to have another number.
@@ -69,13 +80,60 @@ fn add_guards(queue: &WorkQueue<Key>, caches: &Caches, kind: &str, controller: &
     }
 }
 
-async fn reconcile(context: &Context, key: &Key) -> Outcome {
+async fn reconcile(context: &Context, discovery: &Discovery, key: &Key) -> Outcome {
     let caches = &context.caches;
     let Some(budget) = caches.budgets.get(key) else { return Outcome::Done };
-    let scale = |owner: &OwnerReference| scale_of(caches, &key.namespace, owner);
-    let plan = disruption::reconcile(&budget, &caches.pods_guarded(&budget), scale, context.now());
+    let pods = caches.pods_guarded(&budget);
+    let others = match others(context, discovery, &key.namespace, &pods).await {
+        Ok(others) => others,
+        Err(error) => {
+            tracing::warn!(budget = key.name, %error, "the scale of a controller cannot be read");
+            return Outcome::Retry;
+        }
+    };
+    let scale = |owner: &OwnerReference| match known(owner) {
+        true => scale_of(caches, &key.namespace, owner),
+        false => others.get(&owner.uid).cloned(),
+    };
+    let plan = disruption::reconcile(&budget, &pods, scale, context.now());
     let path = Target::new(meta::v1("policy", "poddisruptionbudgets"), &key.namespace, &key.name).path();
     context.apply(&plan, &about("policy/v1", "PodDisruptionBudget", &budget.metadata), &path).await.1
+}
+
+/// Whether a controller is of a kind that is watched here.
+fn known(owner: &OwnerReference) -> bool {
+    matches!(
+        (owner.api_version.as_str(), owner.kind.as_str()),
+        ("apps/v1", "ReplicaSet" | "StatefulSet") | ("v1", "ReplicationController")
+    )
+}
+
+/// By UID, the scales of the pods' controllers of other kinds that have one.
+async fn others(
+    context: &Context,
+    discovery: &Discovery,
+    namespace: &str,
+    pods: &[Arc<Pod>],
+) -> Result<HashMap<String, Scale>, kube::Error> {
+    let owners = pods.iter().filter_map(|p| meta::controller_of(&p.metadata)).filter(|owner| !known(owner));
+    let owners: HashMap<&str, &OwnerReference> = owners.map(|owner| (owner.uid.as_str(), owner)).collect();
+    let mut scales = HashMap::new();
+    for owner in owners.into_values().take(MAX_OTHERS) {
+        let Some(served) = discovery.find(&owner.api_version, &owner.kind).filter(|s| s.namespaced) else { continue };
+        let path = Target::new(served.gvr(), namespace, &owner.name).path();
+        let request = Request::builder().uri(format!("{path}/scale")).body(Vec::new());
+        let request = request.map_err(kube::Error::HttpError)?;
+        match context.executor.client().request::<autoscaling::Scale>(request).await {
+            Ok(found) if found.metadata.uid.as_deref() == Some(&owner.uid) => {
+                let replicas = found.spec.and_then(|s| s.replicas).unwrap_or(0);
+                scales.insert(owner.uid.clone(), Scale { uid: owner.uid.clone(), replicas });
+            }
+            Ok(_) => {}
+            Err(kube::Error::Api(status)) if status.code == 404 => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(scales)
 }
 
 /// What scales the controller of a pod: a Deployment above its ReplicaSet.

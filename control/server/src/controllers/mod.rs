@@ -28,6 +28,7 @@ mod replicaset;
 mod resource_quota;
 mod scheduler;
 mod service_account;
+mod stale_disruption;
 mod statefulset;
 mod terms;
 mod ttl_after_finished;
@@ -91,7 +92,7 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
     let controllers = [
         ("deployment-controller", deployment::run as fn(Context) -> _),
         ("replicaset-controller", replicaset::run as fn(Context) -> _),
-        ("disruption-controller", disruption::run as fn(Context) -> _),
+        ("disruption-controller", stale_disruption::run as fn(Context) -> _),
         ("replication-controller", replicaset::run_controllers as fn(Context) -> _),
         ("statefulset-controller", statefulset::run as fn(Context) -> _),
         ("endpointslice-controller", endpoints::run_slices as fn(Context) -> _),
@@ -124,6 +125,7 @@ pub fn start(clients: impl Fn(&str) -> kube::Client, config: Config, token: Canc
         context("resourcequota-controller", &named("resourcequota-controller")),
         discovery.clone(),
     ));
+    running.push(disruption::run(context("disruption-controller", &named("disruption-controller")), discovery.clone()));
     running.push(horizontal_pod_autoscaler::run(
         context("horizontal-pod-autoscaler", &named("horizontal-pod-autoscaler")),
         discovery.clone(),
