@@ -170,7 +170,8 @@ fn local_policies_keep_to_the_node_and_win_over_hints() {
     let (both, far, left) = (json!([here, far]), json!([far]), json!([far, left]));
     let external = "203.0.113.9:80".parse().unwrap();
     // (policies, endpoints, at the cluster IP, at the node's port from inside and from outside)
-    let cases: [(&str, &str, &serde_json::Value, &[u8], &[u8], &[u8]); 7] = [
+    type Case<'a> = (&'a str, &'a str, &'a serde_json::Value, &'a [u8], &'a [u8], &'a [u8]);
+    let cases: [Case<'_>; 7] = [
         ("Cluster", "Cluster", &both, &[3], &[3], &[3]),
         ("Local", "Cluster", &both, &[2], &[3], &[3]),
         ("Cluster", "Local", &both, &[3], &[3], &[2]),
