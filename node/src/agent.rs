@@ -149,7 +149,7 @@ impl Agent {
         if pods < wanted {
             tracing::warn!("this node takes {pods} pods, not {wanted}: {}", capacity.why);
         }
-        let machine = Machine::read(pods);
+        let machine = Machine::read(pods, &config.data_dir);
         let mut registration = Registration {
             name: config.node_name.clone(),
             ips: node_ips.clone(),

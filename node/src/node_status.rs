@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::path::Path;
 use std::time::Duration;
 
 use copepod_api::Quantity;
@@ -32,6 +33,8 @@ pub struct Machine {
     pub cpus: u64,
     /// Bytes of memory.
     pub memory: u64,
+    /// Bytes of the filesystem that holds the agent's directory; 0 if that is not known.
+    pub disk: u64,
     /// Pods it may hold.
     pub pods: usize,
     /// Facts for `nodeInfo`.
@@ -39,8 +42,8 @@ pub struct Machine {
 }
 
 impl Machine {
-    /// Reads this machine's facts; what cannot be read stays empty.
-    pub fn read(pods: usize) -> Self {
+    /// Reads this machine's facts; what cannot be read stays empty. `dir` is the agent's own directory.
+    pub fn read(pods: usize, dir: &Path) -> Self {
         let text = |path: &str| std::fs::read_to_string(path).map(|s| s.trim().to_string()).unwrap_or_default();
         let meminfo = text("/proc/meminfo");
         let kib =
@@ -57,6 +60,7 @@ impl Machine {
         Self {
             cpus: std::thread::available_parallelism().map_or(1, |n| n.get() as u64),
             memory: kib.unwrap_or(0) * 1024,
+            disk: copepod_runtime::filesystem_bytes(dir).unwrap_or(0),
             pods,
             info: NodeSystemInfo {
                 architecture: architecture.into(),
@@ -79,11 +83,13 @@ impl Machine {
         let cpus = i64::try_from(self.cpus).unwrap_or(i64::MAX);
         [
             ("cpu", Quantity::from_units(cpus)),
+            ("ephemeral-storage", Quantity::from_bytes(self.disk)),
             ("memory", Quantity::from_bytes(self.memory)),
             ("pods", Quantity::from_units(pods)),
         ]
+        .into_iter()
         .map(|(name, q)| (name.to_string(), WireQuantity(q.to_string())))
-        .into()
+        .collect()
     }
 }
 
@@ -129,6 +135,13 @@ impl Registration {
         }
     }
 
+    /// What the machine has, and the extended resources that others say it has, such as `example.com/dongle`.
+    fn resources(&self, before: &NodeStatus) -> BTreeMap<String, WireQuantity> {
+        let mut all = extended(before.capacity.as_ref());
+        all.extend(self.machine.resources());
+        all
+    }
+
     /// The status at a time; transition times and fields of others are kept.
     pub fn status(&self, before: NodeStatus, now: Timestamp) -> NodeStatus {
         let mut addresses: Vec<NodeAddress> =
@@ -157,8 +170,8 @@ impl Registration {
         conditions.extend(others);
         NodeStatus {
             addresses: Some(addresses),
-            capacity: Some(self.machine.resources()),
-            allocatable: Some(self.machine.resources()),
+            capacity: Some(self.resources(&before)),
+            allocatable: Some(self.resources(&before)),
             conditions: Some(conditions),
             node_info: Some(self.machine.info.clone()),
             ..before
@@ -237,7 +250,7 @@ pub async fn heartbeat(client: kube::Client, registration: Registration, mut nod
         let beat = async {
             renew(&client, &node).await?;
             // After a failure the server may hold another picture of this node (NotReady, or none).
-            if failing || written.elapsed() >= STATUS_PERIOD || node_is_unready(&client, &registration.name).await? {
+            if failing || written.elapsed() >= STATUS_PERIOD || wants_status(&client, &registration.name).await? {
                 node = register(&client, &registration).await?;
                 written = tokio::time::Instant::now();
             }
@@ -254,12 +267,20 @@ pub async fn heartbeat(client: kube::Client, registration: Registration, mut nod
     }
 }
 
-/// Whether the server holds the node for lost, or does not know it any more.
-async fn node_is_unready(client: &kube::Client, name: &str) -> Result<bool, kube::Error> {
+/// Whether the status is to be written before its time: the server holds the node for lost, does not know it any more,
+/// or has extended resources that pods may not use yet.
+async fn wants_status(client: &kube::Client, name: &str) -> Result<bool, kube::Error> {
     let api: Api<Node> = Api::all(client.clone());
     let Some(node) = api.get_opt(name).await? else { return Ok(true) };
-    let conditions = node.status.and_then(|s| s.conditions).unwrap_or_default();
-    Ok(!conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+    let status = node.status.unwrap_or_default();
+    let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    Ok(!ready || extended(status.capacity.as_ref()) != extended(status.allocatable.as_ref()))
+}
+
+/// The resources that are no machine's own: their names have a domain.
+fn extended(resources: Option<&BTreeMap<String, WireQuantity>>) -> BTreeMap<String, WireQuantity> {
+    let of_others = |(name, _): &(&String, &WireQuantity)| name.contains('/');
+    resources.into_iter().flatten().filter(of_others).map(|(name, q)| (name.clone(), q.clone())).collect()
 }
 
 #[cfg(test)]
@@ -271,7 +292,7 @@ mod tests {
             name: "n1".into(),
             ips: vec!["192.0.2.1".parse().unwrap()],
             pod_cidr: "10.64.0.0/20".into(),
-            machine: Machine { cpus: 4, memory: 8 << 30, pods: 110, info: NodeSystemInfo::default() },
+            machine: Machine { cpus: 4, memory: 8 << 30, disk: 20 << 30, pods: 110, info: NodeSystemInfo::default() },
         }
     }
 
@@ -283,10 +304,9 @@ mod tests {
             |s: &NodeStatus| s.conditions.as_ref().unwrap().iter().find(|c| c.type_ == "Ready").unwrap().clone();
         assert_eq!(ready(&first).status, "True");
         let capacity = first.capacity.clone().unwrap();
-        assert_eq!(
-            (capacity["cpu"].0.as_str(), capacity["memory"].0.as_str(), capacity["pods"].0.as_str()),
-            ("4", "8Gi", "110")
-        );
+        let told = ["cpu", "memory", "ephemeral-storage", "pods"].map(|name| capacity[name].0.as_str());
+        assert_eq!(told, ["4", "8Gi", "20Gi", "110"]);
+        assert_eq!(first.allocatable.as_ref(), Some(&capacity));
         let second = registration().status(first, at(20));
         assert_eq!(ready(&second).last_transition_time, Some(Time(at(10))));
         assert_eq!(ready(&second).last_heartbeat_time, Some(Time(at(20))));
@@ -298,9 +318,27 @@ mod tests {
     }
 
     #[test]
+    fn extended_resources_are_kept_and_offered() {
+        let at = |s| Timestamp::from_second(s).unwrap();
+        let amount = |n: &str| WireQuantity(n.into());
+        let mut told = registration().status(NodeStatus::default(), at(10));
+        assert!(extended(told.capacity.as_ref()).is_empty());
+        // Whoever knows of it patches the capacity alone.
+        told.capacity.get_or_insert_default().insert("example.com/dongle".into(), amount("4"));
+        assert_ne!(extended(told.capacity.as_ref()), extended(told.allocatable.as_ref()));
+        let after = registration().status(told.clone(), at(20));
+        assert_eq!((&after.capacity, &after.allocatable), (&told.capacity, &told.capacity));
+        let allocatable = after.allocatable.unwrap_or_default();
+        assert_eq!(
+            (allocatable.get("example.com/dongle"), allocatable.get("cpu")),
+            (Some(&amount("4")), Some(&amount("4")))
+        );
+    }
+
+    #[test]
     fn this_machine_can_be_read() {
-        let machine = Machine::read(10);
-        assert!(machine.cpus > 0 && machine.memory > 0 && !machine.info.kernel_version.is_empty());
+        let machine = Machine::read(10, &std::env::temp_dir());
+        assert!(machine.cpus > 0 && machine.memory > 0 && machine.disk > 0 && !machine.info.kernel_version.is_empty());
         assert!(machine.info.kubelet_version.starts_with("v1.36.0+copepod."));
     }
 }

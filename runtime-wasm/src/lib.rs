@@ -5,6 +5,7 @@ pub mod buffers;
 pub mod compile;
 mod container;
 pub mod ctx;
+mod disk;
 pub mod engine;
 mod exit;
 pub mod fair;
@@ -33,6 +34,7 @@ pub use crate::http::{HEADER_TIMEOUT, HttpLimits, MAX_HEADER_BYTES, MAX_HEADERS,
 pub use crate::outgoing::tls::CA_FILE;
 pub use compile::LoadError;
 pub use container::{Container, ContainerSpec, ExecSpec};
+pub use disk::filesystem_bytes;
 pub use engine::{AtCapacity, Capacity, Compiler, Runtime, RuntimeConfig, RuntimeError};
 pub use exit::{Exit, ExitReason, KILLED, NODE_FAULT, TRAPPED};
 pub use fair::{CpuAccount, CpuUsage};
