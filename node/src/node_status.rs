@@ -136,6 +136,13 @@ impl Registration {
         }
     }
 
+    /// What the machine has, and the extended resources that others say it has, such as `example.com/dongle`.
+    fn resources(&self, before: &NodeStatus) -> BTreeMap<String, WireQuantity> {
+        let mut all = extended(before.capacity.as_ref());
+        all.extend(self.machine.resources());
+        all
+    }
+
     /// The status at a time; transition times and fields of others are kept.
     pub fn status(&self, before: NodeStatus, now: Timestamp) -> NodeStatus {
         let mut addresses: Vec<NodeAddress> =
@@ -164,8 +171,8 @@ impl Registration {
         conditions.extend(others);
         NodeStatus {
             addresses: Some(addresses),
-            capacity: Some(self.machine.resources()),
-            allocatable: Some(self.machine.resources()),
+            capacity: Some(self.resources(&before)),
+            allocatable: Some(self.resources(&before)),
             conditions: Some(conditions),
             node_info: Some(self.machine.info.clone()),
             ..before
@@ -244,7 +251,7 @@ pub async fn heartbeat(client: kube::Client, registration: Registration, mut nod
         let beat = async {
             renew(&client, &node).await?;
             // After a failure the server may hold another picture of this node (NotReady, or none).
-            if failing || written.elapsed() >= STATUS_PERIOD || node_is_unready(&client, &registration.name).await? {
+            if failing || written.elapsed() >= STATUS_PERIOD || wants_status(&client, &registration.name).await? {
                 node = register(&client, &registration).await?;
                 written = tokio::time::Instant::now();
             }
@@ -261,12 +268,20 @@ pub async fn heartbeat(client: kube::Client, registration: Registration, mut nod
     }
 }
 
-/// Whether the server holds the node for lost, or does not know it any more.
-async fn node_is_unready(client: &kube::Client, name: &str) -> Result<bool, kube::Error> {
+/// Whether the status is to be written before its time: the server holds the node for lost, does not know it any more,
+/// or has extended resources that pods may not use yet.
+async fn wants_status(client: &kube::Client, name: &str) -> Result<bool, kube::Error> {
     let api: Api<Node> = Api::all(client.clone());
     let Some(node) = api.get_opt(name).await? else { return Ok(true) };
-    let conditions = node.status.and_then(|s| s.conditions).unwrap_or_default();
-    Ok(!conditions.iter().any(|c| c.type_ == "Ready" && c.status == "True"))
+    let status = node.status.unwrap_or_default();
+    let ready = status.conditions.iter().flatten().any(|c| c.type_ == "Ready" && c.status == "True");
+    Ok(!ready || extended(status.capacity.as_ref()) != extended(status.allocatable.as_ref()))
+}
+
+/// The resources that are no machine's own: their names have a domain.
+fn extended(resources: Option<&BTreeMap<String, WireQuantity>>) -> BTreeMap<String, WireQuantity> {
+    let of_others = |(name, _): &(&String, &WireQuantity)| name.contains('/');
+    resources.into_iter().flatten().filter(of_others).map(|(name, q)| (name.clone(), q.clone())).collect()
 }
 
 #[cfg(test)]
@@ -278,7 +293,7 @@ mod tests {
             name: "n1".into(),
             ips: vec!["192.0.2.1".parse().unwrap()],
             pod_cidr: "10.64.0.0/20".into(),
-            machine: Machine { cpus: 4, memory: 8 << 30, disk: 0, pods: 110, info: NodeSystemInfo::default() },
+            machine: Machine { cpus: 4, memory: 8 << 30, disk: 20 << 30, pods: 110, info: NodeSystemInfo::default() },
         }
     }
 
@@ -290,15 +305,13 @@ mod tests {
             |s: &NodeStatus| s.conditions.as_ref().unwrap().iter().find(|c| c.type_ == "Ready").unwrap().clone();
         assert_eq!(ready(&first).status, "True");
         let capacity = first.capacity.clone().unwrap();
-        assert_eq!(
-            (capacity["cpu"].0.as_str(), capacity["memory"].0.as_str(), capacity["pods"].0.as_str()),
-            ("4", "8Gi", "110")
-        );
-        assert!(!capacity.contains_key("ephemeral-storage"), "what is not known is not said to be nothing");
-        let mut known = registration();
-        known.machine.disk = 20 << 30;
-        let known = known.status(NodeStatus::default(), at(10));
-        assert_eq!(known.allocatable.unwrap()["ephemeral-storage"].0, "20Gi");
+        let told = ["cpu", "memory", "ephemeral-storage", "pods"].map(|name| capacity[name].0.as_str());
+        assert_eq!(told, ["4", "8Gi", "20Gi", "110"]);
+        assert_eq!(first.allocatable.as_ref(), Some(&capacity));
+        let mut unknown = registration();
+        unknown.machine.disk = 0;
+        let unknown = unknown.status(NodeStatus::default(), at(10)).capacity.unwrap();
+        assert!(!unknown.contains_key("ephemeral-storage"), "what is not known is not said to be nothing");
         let second = registration().status(first, at(20));
         assert_eq!(ready(&second).last_transition_time, Some(Time(at(10))));
         assert_eq!(ready(&second).last_heartbeat_time, Some(Time(at(20))));
@@ -307,6 +320,24 @@ mod tests {
             c.status = "Unknown".into();
         }
         assert_eq!(ready(&registration().status(lost, at(30))).last_transition_time, Some(Time(at(30))));
+    }
+
+    #[test]
+    fn extended_resources_are_kept_and_offered() {
+        let at = |s| Timestamp::from_second(s).unwrap();
+        let amount = |n: &str| WireQuantity(n.into());
+        let mut told = registration().status(NodeStatus::default(), at(10));
+        assert!(extended(told.capacity.as_ref()).is_empty());
+        // Whoever knows of it patches the capacity alone.
+        told.capacity.get_or_insert_default().insert("example.com/dongle".into(), amount("4"));
+        assert_ne!(extended(told.capacity.as_ref()), extended(told.allocatable.as_ref()));
+        let after = registration().status(told.clone(), at(20));
+        assert_eq!((&after.capacity, &after.allocatable), (&told.capacity, &told.capacity));
+        let allocatable = after.allocatable.unwrap_or_default();
+        assert_eq!(
+            (allocatable.get("example.com/dongle"), allocatable.get("cpu")),
+            (Some(&amount("4")), Some(&amount("4")))
+        );
     }
 
     #[test]

@@ -274,8 +274,9 @@ impl PodWorker {
                 && seen.waiting.as_ref() != Some(waiting)
             {
                 seen.waiting = Some(waiting.clone());
-                let short = waiting.message.replacen("back-off", "Back-off", 1);
-                self.tell(Some(name))(true, "BackOff", &short);
+                // Without the delay, so that the event is counted and not written anew each time.
+                let said = format!("Back-off restarting failed container {name} in pod {}", self.key);
+                self.tell(Some(name))(true, "BackOff", &said);
             }
         }
         for action in &plan.actions {

@@ -110,3 +110,25 @@ fn more_important_pods_make_room() {
         if ran.ok { Err(ran.out) } else { Ok(()) }
     });
 }
+
+#[test]
+fn a_node_offers_its_disk_and_what_others_say_it_has() {
+    let cluster = Cluster::start();
+    cluster.apply(&pod("disk", "ephemeral-storage: 1Mi"));
+    until_scheduled(&cluster, "disk", "True", "");
+
+    // As the documentation advertises an extended resource: by a patch of the capacity alone.
+    let dongle = pod("dongle", "").replace("requests: {}", "limits: {example.com/dongle: '3'}");
+    cluster.apply(&dongle);
+    let condition = until_scheduled(&cluster, "dongle", "False", "Unschedulable");
+    let message = condition["message"].as_str().unwrap_or_default();
+    assert!(message.starts_with("0/1 nodes are available: 1 Insufficient example.com/dongle."), "{message}");
+    let patch = "[{\"op\":\"add\",\"path\":\"/status/capacity/example.com~1dongle\",\"value\":\"4\"}]";
+    cluster.ok(&format!("patch node node-1 --subresource=status --type=json -p {patch}"));
+    until_scheduled(&cluster, "dongle", "True", "");
+    let node = cluster.get("node node-1")["status"].clone();
+    for has in ["capacity", "allocatable"] {
+        assert_eq!(node[has]["example.com/dongle"], "4", "{node}");
+        assert!(node[has]["ephemeral-storage"].is_string(), "{node}");
+    }
+}

@@ -182,10 +182,8 @@ async fn a_pod_runs_crashes_and_backs_off_with_the_traps_message() {
         node.world.waiting("u1", "a").0 == "CrashLoopBackOff" || node.world.container("u1", "a").restart_count > 1
     })
     .await;
-    until("back-off event", || {
-        node.world.has_event("BackOff: Back-off 20ms restarting failed container=a pod=p_n(u1)")
-    })
-    .await;
+    until("back-off event", || node.world.has_event("BackOff: Back-off restarting failed container a in pod p_n(u1)"))
+        .await;
     node.newest("u1", "a", 3).await;
     until("third instance reported", || node.world.container("u1", "a").restart_count == 2).await;
     let last = node.world.container("u1", "a").last_state.unwrap().terminated.unwrap();

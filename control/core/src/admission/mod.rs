@@ -4,6 +4,7 @@
 //! Refusals are worded as upstream's; the server puts `pods "x" is forbidden: ` before them.
 
 pub mod amounts;
+pub mod claim_resize;
 pub mod classes;
 pub mod limit_range;
 pub mod priority;

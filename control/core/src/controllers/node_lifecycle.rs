@@ -8,13 +8,13 @@ use std::time::Duration;
 use copepod_api::names::{TAINT_NOT_READY, TAINT_UNREACHABLE};
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::{Node, NodeCondition, Pod, PodCondition, Taint, Toleration};
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
-use serde_json::json;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, Time};
+use serde_json::{Value, json};
 
 use super::meta::{self, text};
 use super::node_zones::Permission;
 use super::pod;
-use super::{Action, Plan, Propagation, Target};
+use super::{Action, Note, Plan, Propagation, Target};
 
 /// How long a node may be silent.
 pub const GRACE: Duration = Duration::from_secs(50);
@@ -91,6 +91,37 @@ pub fn reconcile(
         }
     }
     plan
+}
+
+/// What is to be told of pods once a plan was carried out: of those that go, and of those whose node is lost.
+pub fn pod_notes(plan: &Plan) -> Vec<(ObjectMeta, Note)> {
+    let note = |action: &Action| {
+        let Target { namespace, name, .. } = action.target();
+        let meta = |uid| ObjectMeta {
+            namespace: Some(namespace.clone()),
+            name: Some(name.clone()),
+            uid,
+            ..ObjectMeta::default()
+        };
+        match action {
+            Action::Delete { uid, .. } => {
+                let message = format!("Marking for deletion Pod {namespace}/{name}");
+                Some((meta(uid.clone()), Note { warning: false, reason: "TaintManagerEviction", message }))
+            }
+            Action::Patch { target, subresource: "status", patch } if target.gvr == meta::pods() => {
+                let conditions = patch.pointer("/status/conditions").and_then(Value::as_array);
+                let dooms = conditions
+                    .into_iter()
+                    .flatten()
+                    .any(|c| c.get("type").and_then(Value::as_str) == Some(pod::DISRUPTION_TARGET));
+                let uid = patch.pointer("/metadata/uid").and_then(Value::as_str).map(Into::into);
+                let message = "Node is not ready".into();
+                (!dooms).then(|| (meta(uid), Note { warning: true, reason: "NodeNotReady", message }))
+            }
+            _ => None,
+        }
+    };
+    plan.actions.iter().filter_map(note).collect()
 }
 
 fn delete(pod: &Pod) -> Action {
@@ -271,6 +302,14 @@ mod tests {
         super::reconcile(node, heard, Permission::Granted, pods, now)
     }
 
+    fn told(plan: &Plan) -> Vec<String> {
+        let line = |(meta, note): (ObjectMeta, Note)| {
+            let mark = if note.warning { "!" } else { "" };
+            format!("{}{mark} {}: {}", text(&meta.name), note.reason, note.message)
+        };
+        pod_notes(plan).into_iter().map(line).collect()
+    }
+
     #[test]
     fn silence() {
         let plan = reconcile(&node("True", "[]"), at(-49), &[pod_here("[]")], now());
@@ -286,6 +325,7 @@ mod tests {
             .iter()
             .any(|a| matches!(a, Action::Patch { target, subresource: "status", .. } if target.name == "p"));
         assert!(unready, "{plan:?}");
+        assert_eq!(told(&plan), ["p! NodeNotReady: Node is not ready"]);
         assert_eq!(plan.requeue_after, Some(Duration::from_secs(300)), "the default toleration");
     }
 
@@ -423,10 +463,9 @@ mod tests {
         ];
         for (age, tolerations, evicted) in cases {
             let mut pod = pod_here(&tolerations);
-            let decide = |pod: &Arc<Pod>| {
-                let plan = reconcile(&node("Unknown", &taint(age)), at(-500), std::slice::from_ref(pod), now());
-                plan.actions.into_iter().rfind(|a| a.target().gvr.resource == "pods")
-            };
+            let plan =
+                |pod: &Arc<Pod>| reconcile(&node("Unknown", &taint(age)), at(-500), std::slice::from_ref(pod), now());
+            let decide = |pod: &Arc<Pod>| plan(pod).actions.into_iter().rfind(|a| a.target().gvr.resource == "pods");
             // First the condition that says why, then the deletion.
             let said = decide(&pod);
             let reason = match &said {
@@ -436,6 +475,8 @@ mod tests {
             assert_eq!(reason.is_some_and(|r| r == "DeletionByTaintManager"), evicted, "{age} {tolerations}");
             pod::doom(Arc::make_mut(&mut pod).status.as_mut().unwrap(), "DeletionByTaintManager", "", now());
             assert_eq!(matches!(decide(&pod), Some(Action::Delete { .. })), evicted, "{age} {tolerations}");
+            let last = evicted.then(|| "p TaintManagerEviction: Marking for deletion Pod shop/p".to_string());
+            assert_eq!(told(&plan(&pod)).into_iter().find(|t| t.contains("Marking")), last, "{age} {tolerations}");
         }
     }
 

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use copepod_client::events::Severity;
 use copepod_client::{Key, Outcome};
 use copepod_core::controllers::node_zones::Zones;
-use copepod_core::controllers::{Action, Plan, meta, node_lifecycle, pod};
+use copepod_core::controllers::{meta, node_lifecycle, pod};
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::{MicroTime, ObjectMeta};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::MicroTime;
 use parking_lot::Mutex;
 
 use super::caches::NODE_LEASES;
@@ -81,25 +81,13 @@ async fn reconcile(context: &Context, heartbeats: &Heartbeats, zones: &Mutex<Zon
     let last = heartbeats.lock().entry(key.name.clone()).or_insert((renewed, now)).1;
     let permission = zones.lock().ask(&key.name, now);
     let plan = node_lifecycle::reconcile(&node, last, permission, &caches.pods_on(&key.name), now);
-    let (writes, outcome, failure) =
+    let (_, outcome, failure) =
         context.apply(&plan, &about("v1", "Node", &node.metadata), &format!("/api/v1/nodes/{}", key.name)).await;
-    if failure.is_none() && !writes.deleted.is_empty() {
-        tell_evictions(context, &plan);
+    if failure.is_none() {
+        for (meta, note) in node_lifecycle::pod_notes(&plan) {
+            let severity = if note.warning { Severity::Warning } else { Severity::Normal };
+            context.recorder.event(about("v1", "Pod", &meta), severity, note.reason, &note.message);
+        }
     }
     outcome
-}
-
-/// Says of each pod that was driven out that it was.
-fn tell_evictions(context: &Context, plan: &Plan) {
-    for action in &plan.actions {
-        let Action::Delete { target, uid, .. } = action else { continue };
-        let meta = ObjectMeta {
-            namespace: Some(target.namespace.clone()),
-            name: Some(target.name.clone()),
-            uid: uid.clone(),
-            ..ObjectMeta::default()
-        };
-        let message = format!("Marking for deletion Pod {}/{}", target.namespace, target.name);
-        context.recorder.event(about("v1", "Pod", &meta), Severity::Normal, "TaintManagerEviction", &message);
-    }
 }

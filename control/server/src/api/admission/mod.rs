@@ -3,6 +3,7 @@
 //! the object, after validation it may still refuse it.
 
 mod certificates;
+mod claim_resize;
 mod classes;
 mod limit_range;
 mod namespace;
@@ -104,6 +105,7 @@ pub(crate) fn chain(service_cidr: Cidr, node_ports: std::ops::RangeInclusive<u16
         Box::new(service_account::Accounts),
         Box::new(priority::Priorities::default()),
         Box::new(classes::DefaultClasses::default()),
+        Box::new(claim_resize::ClaimResize),
         Box::new(runtime_class::RuntimeClasses),
         Box::new(quota::Quotas::default()),
         // Holds a lock until the commit: nothing that waits comes after it.

@@ -155,6 +155,33 @@ async fn claims_and_ingresses_get_the_default_class() {
     assert_eq!(made["spec"]["ingressClassName"], "web");
 }
 
+#[tokio::test]
+async fn claims_grow_where_their_class_can() {
+    let s = Server::start().await;
+    let claims = format!("{NS}/persistentvolumeclaims");
+    let class = |name: &str, can: bool| {
+        let more = json!({"provisioner": "p", "allowVolumeExpansion": can});
+        object("storage.k8s.io/v1", "StorageClass", name, more)
+    };
+    for (name, can) in [("rubber", true), ("steel", false)] {
+        s.post("/apis/storage.k8s.io/v1/storageclasses", &class(name, can)).await.ok();
+        let spec = json!({"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}},
+            "storageClassName": name, "volumeName": "v"});
+        s.post(&claims, &object("v1", "PersistentVolumeClaim", name, json!({"spec": spec}))).await.ok();
+        let bound = json!({"status": {"phase": "Bound", "capacity": {"storage": "1Gi"}}});
+        s.patch(&format!("{claims}/{name}/status"), "merge", &bound).await.ok();
+    }
+    let grow = json!({"spec": {"resources": {"requests": {"storage": "2Gi"}}}});
+    let grown = s.patch(&format!("{claims}/rubber"), "merge", &grow).await.ok();
+    assert_eq!(grown["spec"]["resources"]["requests"]["storage"], "2Gi");
+    let why = s.patch(&format!("{claims}/steel"), "merge", &grow).await.err(403);
+    let want = "persistentvolumeclaims \"steel\" is forbidden: only dynamically provisioned pvc can be resized and the \
+                storageclass that provisions the pvc must support resize";
+    assert_eq!(why, want);
+    let label = json!({"metadata": {"labels": {"a": "b"}}});
+    s.patch(&format!("{claims}/steel"), "merge", &label).await.ok();
+}
+
 /// A quota whose usage is known.
 async fn quota(s: &Server, hard: Value, used: Value) {
     let quota = object("v1", "ResourceQuota", "q", json!({"spec": {"hard": hard}}));
