@@ -23,7 +23,14 @@ pub enum Change {
         /// The node.
         node: String,
     },
-    /// A claim, a volume, a storage class or a node's drivers changed.
+    /// A claim changed.
+    Claim {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// A volume, a storage class or a node's drivers changed.
     Volume,
     /// A namespace's labels changed.
     Namespace,
@@ -34,7 +41,16 @@ impl Change {
     pub fn settles(&self, pod: &PodInfo, snapshot: &Snapshot) -> bool {
         match self {
             Self::PodGone { node, .. } => snapshot.nomination(pod.uid()) == Some(node),
-            Self::Volume => claims_settled(pod, snapshot) == Some(true),
+            Self::Volume | Self::Claim { .. } => claims_settled(pod, snapshot) == Some(true),
+            _ => false,
+        }
+    }
+
+    /// Whether it is of volumes that the pod may use.
+    pub(super) fn of_volumes(&self, pod: &PodInfo) -> bool {
+        match self {
+            Self::Volume => true,
+            Self::Claim { namespace, name } => pod.namespace() == namespace && pod.claims.contains(name),
             _ => false,
         }
     }

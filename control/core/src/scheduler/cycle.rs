@@ -235,7 +235,9 @@ fn find(
         asked += 1;
         match rules.check(pod, snapshot, *id) {
             Ok(()) => feasible.push(*id),
-            Err((filter, refusal)) => refused.push((*id, filter, refusal)),
+            // Once there is a node, nobody asks why others are none.
+            Err((filter, refusal)) if feasible.is_empty() => refused.push((*id, filter, refusal)),
+            Err(_) => {}
         }
         if feasible.len() >= enough {
             break;

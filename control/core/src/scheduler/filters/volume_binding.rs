@@ -89,10 +89,10 @@ pub(in crate::scheduler) fn steps(
 }
 
 fn helped_by(pod: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
-    match change {
-        Change::Volume => claims_settled(pod, snapshot) != Some(false),
-        _ => change.node(snapshot).is_some(),
+    if change.of_volumes(pod) {
+        return claims_settled(pod, snapshot) != Some(false);
     }
+    change.node(snapshot).is_some()
 }
 
 /// Whether a pod's claims are bound for the node where room is kept for it: `Some(false)` while a binder or provisioner

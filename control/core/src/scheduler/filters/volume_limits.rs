@@ -41,10 +41,10 @@ impl Check for Attachable {
     }
 }
 
-fn helped_by(_: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
+fn helped_by(pod: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
     match change {
-        Change::PodGone { pod, .. } => !pod.claims.is_empty(),
-        Change::Volume => true,
+        Change::PodGone { pod: other, .. } => !other.claims.is_empty(),
+        _ if change.of_volumes(pod) => true,
         _ => change.node(snapshot).is_some(),
     }
 }

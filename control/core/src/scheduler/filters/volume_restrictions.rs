@@ -44,7 +44,6 @@ fn helped_by(pod: &PodInfo, change: &Change, _: &Snapshot) -> bool {
         Change::PodGone { pod: other, .. } => {
             other.namespace() == pod.namespace() && other.claims.iter().any(|c| pod.claims.contains(c))
         }
-        Change::Volume => true,
-        _ => false,
+        _ => change.of_volumes(pod),
     }
 }

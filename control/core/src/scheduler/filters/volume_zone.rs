@@ -49,6 +49,6 @@ impl Check for Zones {
     }
 }
 
-fn helped_by(_: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
-    matches!(change, Change::Volume) || change.node(snapshot).is_some()
+fn helped_by(pod: &PodInfo, change: &Change, snapshot: &Snapshot) -> bool {
+    change.of_volumes(pod) || change.node(snapshot).is_some()
 }

@@ -318,6 +318,8 @@ fn changes_wake_those_that_they_help() {
         let (port, more) = more.split_once(',').unwrap();
         format!("{{containers: [{{name: c, ports: [{{containerPort: 80, hostPort: {port}}}]}}], {more}}}")
     };
+    let claimer = |name: &str| format!("{{volumes: [{{name: v, persistentVolumeClaim: {{claimName: {name}}}}}]}}");
+    let claim = |namespace: &str, name: &str| Change::Claim { namespace: namespace.into(), name: name.into() };
     // (pod, change, helped): one node `a` of 2 CPUs with half of one free and port 80 taken, labelled and tainted.
     let cases = [
         ("{cpu: 1}".to_string(), Change::Node("a".into()), false),
@@ -332,6 +334,11 @@ fn changes_wake_those_that_they_help() {
         (port("80, priority: 5"), gone("{name: 'y'}", "a"), true),
         (port("80, priority: 5, preemptionPolicy: Never"), gone("{name: 'y'}", "a"), false),
         ("{cpu: 1}".into(), Change::Volume, false),
+        (claimer("data"), claim("shop", "data"), true),
+        (claimer("data"), claim("shop", "other"), false),
+        (claimer("data"), claim("other", "data"), false),
+        (claimer("data"), Change::Volume, true),
+        ("{cpu: 500m, nodeSelector: {d: e}}".into(), gone("{name: 'y'}", "a"), false),
         ("{cpu: 1}".into(), Change::NodeGone, false),
         ("{nodeSelector: {d: e}}".into(), Change::Node("a".into()), false),
         ("{nodeSelector: {h: a}}".into(), Change::Node("a".into()), true),
@@ -349,6 +356,7 @@ fn changes_wake_those_that_they_help() {
             s if s.contains("cpu") => "NodeResourcesFit",
             s if s.contains("hostPort") => "NodePorts",
             s if s.contains("nodeSelector") => "NodeAffinity",
+            s if s.contains("volumes") => "VolumeBinding",
             _ => "InterPodAffinity",
         };
         let woken = RefusedBy::by(filter).helped_by(&pod, &change, &world.snapshot);

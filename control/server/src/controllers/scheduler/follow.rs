@@ -47,7 +47,7 @@ impl Scheduler {
             let (namespace, name) = (meta::text(&last.metadata.namespace), meta::text(&last.metadata.name));
             s.took(|state| {
                 state.snapshot.volumes.set_claim(namespace, name, change.new.clone());
-                Some(Change::Volume)
+                Some(Change::Claim { namespace: namespace.into(), name: name.into() })
             });
         });
         let s = self.clone();
