@@ -65,9 +65,9 @@ pub const STORED: Theme = Theme {
 
 /// Less room than is asked for, by pods that matter differently.
 pub const CROWDED: Theme = Theme {
-    nodes: (3, 5),
+    nodes: (3, 4),
     cpu_milli: 600,
-    workloads: (3, 5),
+    workloads: (2, 3),
     draw: Draw {
         kinds: &[Kind::Deployment, Kind::Deployment, Kind::StatefulSet, Kind::ReplicaSet, Kind::Job],
         priorities: true,

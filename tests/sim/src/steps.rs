@@ -11,6 +11,8 @@ use crate::wire::{Faults, LONGEST_STALL};
 use crate::workloads::{Kind, LOAD, autoscaler, budget, claim, path, requests, service, volume, workload};
 use crate::world::{active, is, name, owner, text};
 
+/// So many are too many for small nodes.
+const MOST_WORKLOADS: usize = 6;
 const SCALERS: &str = "/apis/autoscaling/v2/namespaces/default/horizontalpodautoscalers";
 const CLAIMS: &str = "/api/v1/namespaces/default/persistentvolumeclaims";
 
@@ -57,6 +59,9 @@ impl Scenario {
         }
         if self.theme.draw.claims > 0.0 && self.random.random_bool(0.4) {
             self.change_storage().await;
+        }
+        if self.theme.draw.priorities && self.workloads.len() < MOST_WORKLOADS && self.random.random_bool(0.4) {
+            self.add_workload().await;
         }
         match self.random.random_range(0..22) {
             0..=2 => self.scale().await,
