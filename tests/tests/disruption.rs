@@ -55,29 +55,12 @@ fn a_budget_goes_by_what_scales_its_pods() {
     workload("apps/v1", "StatefulSet", "store", "serviceName: store, podManagementPolicy: Parallel, ");
     workload("v1", "ReplicationController", "old", "");
 
-    // A controller that nobody here knows, but for its scale.
-    cluster.apply(
-        "apiVersion: apiextensions.k8s.io/v1
-kind: CustomResourceDefinition
-metadata: {name: herds.example.com}
-spec:
-  group: example.com
-  scope: Namespaced
-  names: {plural: herds, singular: herd, kind: Herd}
-  versions:
-  - name: v1
-    served: true
-    storage: true
-    schema: {openAPIV3Schema: {type: object, x-kubernetes-preserve-unknown-fields: true}}
-    subresources: {scale: {specReplicasPath: .spec.replicas, statusReplicasPath: .status.replicas}}
-",
-    );
-    cluster.ok("wait --for=condition=Established crd/herds.example.com --timeout=60s");
-    cluster.apply("apiVersion: example.com/v1\nkind: Herd\nmetadata: {name: sheep}\nspec: {replicas: 3}\n");
-    let uid = cluster.ok("get herd sheep -o jsonpath={.metadata.uid}");
+    // A controller of a kind that has no pods of its own otherwise: what tells is its scale.
+    workload("apps/v1", "Deployment", "herd", "paused: true, ");
+    let uid = cluster.ok("get deployment herd -o jsonpath={.metadata.uid}");
     cluster.apply(&format!(
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: sheep-1\n  labels: {{app: sheep}}\n  ownerReferences:\n  \
-         - {{apiVersion: example.com/v1, kind: Herd, name: sheep, uid: {uid}, controller: true}}\n\
+         - {{apiVersion: apps/v1, kind: Deployment, name: herd, uid: {uid}, controller: true}}\n\
          spec: {{containers: [{{name: c, image: hello}}]}}\n"
     ));
     for app in ["web", "bare", "store", "old", "sheep"] {
