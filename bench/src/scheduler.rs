@@ -44,11 +44,12 @@ pub fn run(quick: bool) -> Result<String> {
         for &placed in before {
             for &nodes in sizes {
                 step(&format!("{} pods onto {nodes} nodes with {placed} pods each", kind.name()));
-                let (mut rate, mut worst) = (Samples::default(), Samples::default());
+                let (mut rate, mut worst, mut steps) = (Samples::default(), Samples::default(), 0.0);
                 for _ in 0..rounds {
-                    let (seconds, longest) = round(kind, nodes, placed, pods)?;
-                    rate.push(pods as f64 / seconds);
-                    worst.push(longest.as_secs_f64() * 1e6);
+                    let took = round(kind, nodes, placed, pods)?;
+                    rate.push(pods as f64 / took.seconds);
+                    worst.push(took.longest.as_secs_f64() * 1e6);
+                    steps = took.steps as f64 / pods as f64;
                 }
                 let cost = 1e6 / rate.median();
                 let product = (nodes * nodes * placed) as f64;
@@ -60,6 +61,7 @@ pub fn run(quick: bool) -> Result<String> {
                     rate.show("/s"),
                     number(cost),
                     number(worst.median()),
+                    number(steps),
                     format!("{:.0}x", product / first_product),
                     format!("{:.1}x", cost / first_cost),
                 ]);
@@ -73,13 +75,15 @@ pub fn run(quick: bool) -> Result<String> {
         "Pods placed",
         "us each",
         "Longest, us",
+        "Steps each",
         "Nodes times pods grew",
         "Cost of a pod grew",
     ];
     Ok(format!(
         "{pods} pods of Deployments of {REPLICAS}, one after the other on one thread, each worked out, decided and assumed; \
-         no API, no bindings. \"Bound\" pods have required anti-affinity to their siblings by node, a required spread \
-         constraint by zone ({ZONES} zones), a preferred one by node, and preferred affinity to another Deployment. Medians \
+         no API, no bindings. Steps are nodes asked and compared, and nodes and pods looked at to begin a count. \"Bound\" \
+         pods have required anti-affinity to their siblings by node, a required spread constraint by zone ({ZONES} zones), a \
+         preferred one by node, and preferred affinity to another Deployment. Medians \
          (least to greatest).\n\n{}",
         table(&columns, &rows)
     ))
@@ -94,8 +98,15 @@ impl Kind {
     }
 }
 
-/// Places the pods; returns the seconds that it took, and the longest decision.
-fn round(kind: Kind, nodes: usize, placed: usize, pods: usize) -> Result<(f64, Duration)> {
+/// What placing the pods took.
+struct Took {
+    seconds: f64,
+    longest: Duration,
+    steps: u64,
+}
+
+/// Places the pods.
+fn round(kind: Kind, nodes: usize, placed: usize, pods: usize) -> Result<Took> {
     let mut snapshot = Snapshot::default();
     for n in 0..nodes {
         snapshot.set_node(Arc::new(node(n)?));
@@ -115,7 +126,7 @@ fn round(kind: Kind, nodes: usize, placed: usize, pods: usize) -> Result<(f64, D
         }
         longest = longest.max(begin.elapsed());
     }
-    Ok((start.elapsed().as_secs_f64(), longest))
+    Ok(Took { seconds: start.elapsed().as_secs_f64(), longest, steps: snapshot.work().steps() })
 }
 
 fn node(n: usize) -> Result<Node> {

@@ -233,10 +233,6 @@ impl Queue {
     pub fn is_empty(&self) -> bool {
         self.pods.is_empty()
     }
-    /// Whether some pod fits nowhere at present.
-    pub fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
-    }
 
     /// Lets a pod that waits be tried, for all of its kind.
     fn wake_one(&mut self, uid: &Arc<str>, now: Duration, at_once: bool) {
