@@ -59,6 +59,8 @@ pub struct World {
     pub violations: Vec<String>,
     /// Pods that went for others.
     pub preemptions: u32,
+    /// How old what writes rested on may have been, each time that it was asked.
+    pub lags: Vec<Duration>,
     /// Counts commits.
     pub version: u64,
     /// Of all that was ever written, events apart, which bear the system's time.
@@ -114,7 +116,19 @@ impl World {
         let (objects, commits) = (BTreeMap::new(), BTreeMap::new());
         let (violations, digest, memory) = (Vec::new(), DefaultHasher::new(), Memory::default());
         let trace = std::env::var_os("COPEPOD_SIM_TRACE").is_some();
-        Self { wire, clock, objects, commits, violations, preemptions: 0, version: 0, digest, memory, trace }
+        Self {
+            wire,
+            clock,
+            objects,
+            commits,
+            violations,
+            preemptions: 0,
+            lags: Vec::new(),
+            version: 0,
+            digest,
+            memory,
+            trace,
+        }
     }
 
     /// The present time.
