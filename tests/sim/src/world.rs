@@ -4,6 +4,8 @@
 mod priority;
 mod rules;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod unfinished;
 mod workloads;
 
@@ -157,12 +159,17 @@ impl World {
         if key.starts_with("/coordination.k8s.io/") {
             return;
         }
-        self.version += 1;
-        let old = self.objects.remove(&key);
         let new = match event.kind {
             EventKind::Deleted => None,
             _ => Some(serde_json::from_slice::<Value>(&event.record.value).unwrap()),
         };
+        self.take(key, new);
+    }
+
+    /// Holds what is stored under a key from now on against the rules.
+    fn take(&mut self, key: String, new: Option<Value>) {
+        self.version += 1;
+        let old = self.objects.remove(&key);
         if let Some(new) = &new {
             self.objects.insert(key.clone(), new.clone());
         }
