@@ -67,10 +67,10 @@ enum Task {
         #[arg(long, default_value_t = 600, value_parser = clap::value_parser!(u32).range(1..))]
         seconds: u32,
     },
-    /// Simulate many small clusters, each from a seed, with faults; fails if one breaks a promise or does not heal.
+    /// Simulate many clusters of each kind, each from a seed, with faults; fails if one breaks a promise or does not heal.
     Sim {
-        /// How many seeds.
-        #[arg(long, default_value_t = 5000)]
+        /// How many seeds of each kind of small clusters; of large ones a hundredth of that.
+        #[arg(long, default_value_t = 2000)]
         seeds: u64,
     },
     /// Regenerate control/core/data from registry packages.

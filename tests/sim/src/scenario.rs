@@ -42,10 +42,11 @@ pub const EVERYDAY: Theme = Theme {
 /// What comes and goes by itself: CronJobs and autoscalers.
 pub const MOVING: Theme = Theme {
     draw: Draw {
-        kinds: &[Kind::CronJob, Kind::CronJob, Kind::Deployment, Kind::Deployment, Kind::StatefulSet, Kind::Job],
+        kinds: &[Kind::CronJob, Kind::CronJob, Kind::CronJob, Kind::Deployment, Kind::Deployment, Kind::StatefulSet],
         autoscaled: 0.7,
         ..EVERYDAY.draw
     },
+    workloads: (2, 3),
     steps: (4, 7),
     pause: 60,
     ..EVERYDAY
@@ -138,7 +139,7 @@ pub async fn run(seed: u64, theme: Theme, log: Log) {
     s.cluster.converge(HEALING).await;
     s.cluster.live(30).await;
     s.cluster.converge(1).await;
-    s.note(format!("converged; {} pods went for others", s.cluster.world.lock().preemptions));
+    s.sum_up();
     s.cluster.quiet(QUIET).await;
     let digest = s.cluster.world.lock().digest.finish();
     s.note(format!("digest {digest:x}"));
@@ -148,6 +149,18 @@ impl Scenario {
     pub fn note(&self, what: String) {
         let at = self.cluster.world.lock().now();
         self.log.lock().push(format!("{at} {what}"));
+    }
+
+    /// Says how much was put to the test.
+    fn sum_up(&self) {
+        let world = self.cluster.world.lock();
+        let (asked, longest) = (world.lags.len(), world.lags.iter().max().copied().unwrap_or_default());
+        let late = world.lags.iter().filter(|lag| **lag > Duration::from_secs(10)).count();
+        let gone = world.preemptions;
+        drop(world);
+        self.note(format!(
+            "converged; {gone} pods went for others; of {asked} views {late} were over 10 s old, the oldest {longest:?}"
+        ));
     }
 
     fn add_nodes(&mut self, prefix: &str, count: usize, cpu_milli: i64) {

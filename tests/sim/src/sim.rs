@@ -109,11 +109,11 @@ macro_rules! seeds {
 }
 
 seeds! {
-    everyday_clusters_keep_their_promises_and_heal: EVERYDAY, 100;
-    cronjobs_and_autoscalers_keep_their_promises_and_heal: MOVING, 70;
-    claims_and_volumes_keep_their_promises_and_heal: STORED, 70;
-    crowded_clusters_keep_their_promises_and_heal: CROWDED, 70;
-    hundreds_of_nodes_keep_their_promises_and_heal: LARGE, 3;
+    everyday_clusters_keep_their_promises_and_heal: EVERYDAY, 70;
+    cronjobs_and_autoscalers_keep_their_promises_and_heal: MOVING, 40;
+    claims_and_volumes_keep_their_promises_and_heal: STORED, 40;
+    crowded_clusters_keep_their_promises_and_heal: CROWDED, 50;
+    hundreds_of_nodes_keep_their_promises_and_heal: LARGE, 1;
 }
 
 #[test]

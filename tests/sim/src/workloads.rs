@@ -88,7 +88,7 @@ pub fn requests(random: &mut StdRng) -> Value {
 fn pod(kind: Kind, draw: &Draw, random: &mut StdRng) -> Value {
     let image = match kind {
         Kind::Job => format!("job:{}", [0, 0, 30].choose(random).unwrap()),
-        Kind::CronJob => (*["job:0", "job:30", "long:0", "long:0"].choose(random).unwrap()).into(),
+        Kind::CronJob => (*["job:0", "job:30", "long:0", "long:0", "long:0"].choose(random).unwrap()).into(),
         _ => "ok:1".into(),
     };
     let mut pod = json!({"containers": [{"name": "c", "image": image, "resources": requests(random)}]});
@@ -162,7 +162,7 @@ fn job(template: Value, most: i64, random: &mut StdRng) -> Value {
 
 /// Every minute or two.
 fn cron_job(job: Value, random: &mut StdRng) -> Value {
-    let policy = ["Forbid", "Forbid", "Replace", "Allow"].choose(random).unwrap();
+    let policy = ["Forbid", "Replace", "Allow"].choose(random).unwrap();
     let mut spec = json!({"schedule": format!("*/{} * * * *", random.random_range(1..=2)), "jobTemplate": {"spec": job},
         "concurrencyPolicy": policy,
         "successfulJobsHistoryLimit": random.random_range(0..=2), "failedJobsHistoryLimit": 1});

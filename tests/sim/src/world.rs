@@ -4,6 +4,8 @@
 mod priority;
 mod rules;
 mod storage;
+#[cfg(test)]
+mod tests;
 mod unfinished;
 mod workloads;
 
@@ -59,6 +61,8 @@ pub struct World {
     pub violations: Vec<String>,
     /// Pods that went for others.
     pub preemptions: u32,
+    /// How old what writes rested on may have been, each time that it was asked.
+    pub lags: Vec<Duration>,
     /// Counts commits.
     pub version: u64,
     /// Of all that was ever written, events apart, which bear the system's time.
@@ -114,7 +118,19 @@ impl World {
         let (objects, commits) = (BTreeMap::new(), BTreeMap::new());
         let (violations, digest, memory) = (Vec::new(), DefaultHasher::new(), Memory::default());
         let trace = std::env::var_os("COPEPOD_SIM_TRACE").is_some();
-        Self { wire, clock, objects, commits, violations, preemptions: 0, version: 0, digest, memory, trace }
+        Self {
+            wire,
+            clock,
+            objects,
+            commits,
+            violations,
+            preemptions: 0,
+            lags: Vec::new(),
+            version: 0,
+            digest,
+            memory,
+            trace,
+        }
     }
 
     /// The present time.
@@ -143,12 +159,17 @@ impl World {
         if key.starts_with("/coordination.k8s.io/") {
             return;
         }
-        self.version += 1;
-        let old = self.objects.remove(&key);
         let new = match event.kind {
             EventKind::Deleted => None,
             _ => Some(serde_json::from_slice::<Value>(&event.record.value).unwrap()),
         };
+        self.take(key, new);
+    }
+
+    /// Holds what is stored under a key from now on against the rules.
+    fn take(&mut self, key: String, new: Option<Value>) {
+        self.version += 1;
+        let old = self.objects.remove(&key);
         if let Some(new) = &new {
             self.objects.insert(key.clone(), new.clone());
         }

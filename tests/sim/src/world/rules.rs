@@ -53,8 +53,10 @@ impl World {
     }
 
     /// See [`Wire::lag`](crate::wire::Wire::lag).
-    pub(super) fn lag(&self, name: &str, steps: &[&[&str]]) -> Duration {
-        self.wire.lag(name, steps)
+    pub(super) fn lag(&mut self, name: &str, steps: &[&[&str]]) -> Duration {
+        let lag = self.wire.lag(name, steps);
+        self.lags.push(lag);
+        lag
     }
 
     fn pod(&mut self, old: Option<&Value>, new: Option<&Value>) {

@@ -96,16 +96,16 @@ impl World {
         let Some(owner) = owner(job).filter(|o| o["kind"] == "CronJob") else { return };
         let (of, cron_name) = (text(owner, "/uid").to_string(), text(owner, "/name"));
         let key = format!("/batch/cronjobs/{}/{cron_name}", text(job, "/metadata/namespace"));
-        let Some(cron) = self.objects.get(&key).filter(|c| uid(c) == of) else { return };
+        let Some(cron) = self.objects.get(&key).filter(|c| uid(c) == of).cloned() else { return };
         let (now, lag) = (self.now(), self.lag(cron_name, &[&["cronjobs", "jobs"]]));
         let mut broken = Vec::new();
         let at = job["metadata"]["annotations"][SCHEDULED].as_str().and_then(|at| at.parse::<Timestamp>().ok());
         let Some(at) = at else { return self.violate(format!("{} is of no time", name(job))) };
         let every =
-            text(cron, "/spec/schedule").trim_start_matches("*/").split(' ').next().and_then(|n| n.parse().ok());
+            text(&cron, "/spec/schedule").trim_start_matches("*/").split(' ').next().and_then(|n| n.parse().ok());
         let every: i64 = every.unwrap_or(1) * 60;
         if at > now || at.as_second() % 3600 % every != 0 {
-            broken.push(format!("is for {at}, which is not (yet) a time of {}", text(cron, "/spec/schedule")));
+            broken.push(format!("is for {at}, which is not (yet) a time of {}", text(&cron, "/spec/schedule")));
         }
         if let Some(deadline) = cron.pointer("/spec/startingDeadlineSeconds").and_then(Value::as_u64)
             && at + Duration::from_secs(deadline) + lag < now
@@ -115,7 +115,7 @@ impl World {
         if let Some(last) = self.memory.kept.get(&of).filter(|last| **last >= at) {
             broken.push(format!("is for {at}, and one for {last} was there before"));
         }
-        let policy = text(cron, "/spec/concurrencyPolicy");
+        let policy = text(&cron, "/spec/concurrencyPolicy");
         let runs = |j: &Value| !is(j, "Complete") && !is(j, "Failed") && !going(j) && uid(j) != uid(job);
         let own = self.all("batch/jobs").filter(|(_, j)| super::owner(j).is_some_and(|o| text(o, "/uid") == of));
         let beside = own.filter(|(_, j)| runs(j)).count();
