@@ -5,7 +5,7 @@
 mod plane;
 
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::core::v1::{ConfigMap, Node, Pod, ResourceQuota};
+use k8s_openapi::api::core::v1::{ConfigMap, Namespace, Node, Pod, ResourceQuota};
 use kube::Api;
 use kube::api::{DeleteParams, ListParams, Patch, PatchParams};
 use plane::{Plane, TERMINATED_PODS, create};
@@ -210,4 +210,44 @@ async fn owners_that_own_each_other_go_all_the_same() {
         let ours = left.iter().flatten().filter(|n| n.len() == 1).count();
         assert_eq!(ours, 0, "{how:?}: {left:?}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_large_namespace_goes_page_by_page_and_waits_for_its_last_pod() {
+    const PODS: usize = 30;
+    let plane = Plane::start("2026-11-22T10:00:00Z").await;
+    let namespaces: Api<Namespace> = Api::all(plane.client("admin"));
+    create(&namespaces, json!({"metadata": {"name": "big"}})).await;
+    plane.until("2026-11-22T10:00:02Z").await;
+    let maps: Api<ConfigMap> = Api::namespaced(plane.client("admin"), "big");
+    for i in 0..1100 {
+        create(&maps, json!({"metadata": {"name": format!("m{i:04}")}})).await;
+    }
+    let pods: Api<Pod> = Api::namespaced(plane.client("admin"), "big");
+    for i in 0..PODS {
+        let spec = json!({"nodeName": "n1", "containers": [{"name": "c", "image": "i:1"}]});
+        create(&pods, json!({"metadata": {"name": format!("p{i}")}, "spec": spec})).await;
+    }
+    plane.writes();
+    namespaces.delete("big", &DeleteParams::default()).await.unwrap();
+    plane.until("2026-11-22T10:00:12Z").await;
+    assert_eq!(all(&pods).await.len(), PODS, "they wait for their node");
+    assert!(all(&maps).await.is_empty());
+    let writes = plane.writes();
+    // 1,101 with the CA's, 500 at a time.
+    assert_eq!(writes.get("DELETE /api/v1/namespaces/big/configmaps"), Some(&3), "{writes:#?}");
+
+    let now = DeleteParams { grace_period_seconds: Some(0), ..DeleteParams::default() };
+    for (i, pod) in all(&pods).await.iter().enumerate() {
+        if i + 1 == PODS {
+            // All but the last went: nobody asks for them again for each.
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+            let writes = plane.writes();
+            let asked = writes.get("DELETE /api/v1/namespaces/big/pods").copied().unwrap_or(0);
+            assert!(asked < 3, "{writes:#?}");
+        }
+        pods.delete(pod.metadata.name.as_ref().unwrap(), &now).await.unwrap();
+    }
+    tokio::time::sleep(std::time::Duration::from_millis(500)).await;
+    assert!(namespaces.get_opt("big").await.unwrap().is_none(), "it went with its last pod");
 }

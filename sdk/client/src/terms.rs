@@ -102,22 +102,24 @@ impl<K> Terms<K> {
 mod tests {
     use super::*;
 
+    struct Text(&'static str);
+
     /// Words are terms.
-    fn words(text: &&'static str) -> Vec<String> {
-        text.split_whitespace().map(String::from).collect()
+    fn words(text: &Text) -> Vec<String> {
+        text.0.split_whitespace().map(String::from).collect()
     }
 
     struct Cache {
-        groups: Groups<&'static str>,
-        objects: BTreeMap<Key, Arc<&'static str>>,
+        groups: Groups<Text>,
+        objects: BTreeMap<Key, Arc<Text>>,
     }
 
     impl Cache {
-        fn new(terms: fn(fn(&&'static str) -> Vec<String>) -> Terms<&'static str>) -> Self {
-            Self { groups: Groups::new(Some(terms(words))), objects: BTreeMap::new() }
+        fn new(terms: Terms<Text>) -> Self {
+            Self { groups: Groups::new(Some(terms)), objects: BTreeMap::new() }
         }
         fn put(&mut self, name: &str, text: &'static str) {
-            let (key, new) = (Key::new("", name), Arc::new(text));
+            let (key, new) = (Key::new("", name), Arc::new(Text(text)));
             let old = self.objects.insert(key.clone(), new.clone());
             self.groups.put(&key, old.as_deref(), &new);
         }
@@ -126,13 +128,13 @@ mod tests {
             self.groups.remove(&key, &self.objects.remove(&key).unwrap());
         }
         fn found(&self, term: &str) -> Vec<(&str, &str)> {
-            self.groups.get(term).map(|(key, object)| (key.name.as_str(), **object)).collect()
+            self.groups.get(term).map(|(key, object)| (key.name.as_str(), object.0)).collect()
         }
     }
 
     #[test]
     fn objects_are_found_by_each_of_their_terms_as_they_are_now() {
-        let mut cache = Cache::new(Terms::Each);
+        let mut cache = Cache::new(Terms::Each(words));
         cache.put("b", "red big");
         cache.put("a", "red");
         assert_eq!(cache.found("red"), [("a", "red"), ("b", "red big")]);
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn objects_found_by_one_term_are_in_the_smallest_group_and_stay_there() {
-        let mut cache = Cache::new(Terms::One);
+        let mut cache = Cache::new(Terms::One(words));
         for (name, text) in [("a", "shop one"), ("b", "shop two"), ("c", "shop three")] {
             cache.put(name, text);
         }

@@ -142,7 +142,7 @@ mod tests {
             json!({"spec": {"containers": [{"name": "c", "resources": {"requests": {"cpu": cpu}}}]},
                 "status": {"phase": phase, "qosClass": qos}})
         };
-        let pods = vec![
+        let pods = [
             pod("Running", "Burstable", "500m"),
             pod("Pending", "BestEffort", "0"),
             pod("Succeeded", "Burstable", "4"),

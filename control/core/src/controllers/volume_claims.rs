@@ -48,7 +48,8 @@ pub fn claims() -> Gvr {
 pub struct Seen<'a> {
     /// The volume that the claim names, if it is there.
     pub volume: Option<&'a PersistentVolume>,
-    /// Volumes that are kept for the claim, and those of its class that are kept for nobody.
+    /// Volumes that are kept for the claim, and of those of its class that are kept for nobody the smallest that it may
+    /// have; others change nothing.
     pub candidates: &'a [Arc<PersistentVolume>],
     /// The class that the claim names, if it is there.
     pub class: Option<&'a StorageClass>,

@@ -5,7 +5,8 @@
 //! The driver writes them, and the pod is placed once its claims are bound.
 //! Source: <https://kubernetes.io/docs/concepts/storage/storage-classes/#volume-binding-mode>.
 
-use std::collections::{BTreeMap, HashMap};
+use std::borrow::Borrow;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use copepod_api::names::LOCAL_PATH;
@@ -62,13 +63,17 @@ type Names = (String, String);
 #[derive(Debug, Default)]
 pub struct Volumes {
     claims: HashMap<Names, Arc<PersistentVolumeClaim>>,
-    volumes: BTreeMap<String, Arc<PersistentVolume>>,
+    volumes: HashMap<String, Arc<PersistentVolume>>,
     classes: HashMap<String, Arc<StorageClass>>,
     drivers: HashMap<String, Arc<CSINode>>,
     /// By claim: how many placed pods use it.
     users: HashMap<Names, i64>,
     /// By volume: the claim for which it is being reserved, until the volume shows it.
     reserved: HashMap<String, Names>,
+    /// By claim: volumes that are kept or being reserved for it.
+    kept: HashMap<Names, BTreeSet<String>>,
+    /// By class: sizes and names of volumes that are kept for nobody.
+    free: HashMap<String, BTreeSet<(i64, String)>>,
 }
 
 /// What a claim of a pod comes to on a node.
@@ -97,11 +102,19 @@ impl Volumes {
     }
     /// Takes in a volume; `None` if it is gone.
     pub fn set_volume(&mut self, name: &str, volume: Option<Arc<PersistentVolume>>) {
-        self.reserved.remove(name);
-        match volume {
-            Some(volume) => self.volumes.insert(name.into(), volume),
-            None => self.volumes.remove(name),
+        self.forget_reservation(name);
+        if let Some(old) = self.volumes.remove(name) {
+            match keeper(&old) {
+                Some(claim) => take(&mut self.kept, &claim, name),
+                None => take(&mut self.free, &class(&old), &(capacity(&old), name.to_string())),
+            }
+        }
+        let Some(volume) = volume else { return };
+        match keeper(&volume) {
+            Some(claim) => self.kept.entry(claim).or_default().insert(name.into()),
+            None => self.free.entry(class(&volume)).or_default().insert((capacity(&volume), name.into())),
         };
+        self.volumes.insert(name.into(), volume);
     }
     /// Takes in a storage class; `None` if it is gone.
     pub fn set_class(&mut self, name: &str, class: Option<Arc<StorageClass>>) {
@@ -116,7 +129,10 @@ impl Volumes {
     pub fn reserve(&mut self, namespace: &str, steps: &[ClaimStep]) {
         for step in steps {
             if let ClaimStep::Reserve { claim, volume, .. } = step {
-                self.reserved.insert(volume.clone(), (namespace.into(), claim.clone()));
+                self.forget_reservation(volume);
+                let claim: Names = (namespace.into(), claim.clone());
+                self.kept.entry(claim.clone()).or_default().insert(volume.clone());
+                self.reserved.insert(volume.clone(), claim);
             }
         }
     }
@@ -126,8 +142,16 @@ impl Volumes {
             if let ClaimStep::Reserve { claim, volume, .. } = step
                 && self.reserved.get(volume).is_some_and(|(n, c)| n == namespace && c == claim)
             {
-                self.reserved.remove(volume);
+                self.forget_reservation(volume);
             }
+        }
+    }
+
+    fn forget_reservation(&mut self, volume: &str) {
+        let Some(claim) = self.reserved.remove(volume) else { return };
+        // It may be kept for the claim by now.
+        if self.volumes.get(volume).and_then(|v| keeper(v)).as_ref() != Some(&claim) {
+            take(&mut self.kept, &claim, volume);
         }
     }
 
@@ -186,17 +210,20 @@ impl Volumes {
         node: &NodeInfo,
         taken: &[String],
     ) -> Option<&PersistentVolume> {
-        let (namespace, name) = (meta::text(&claim.metadata.namespace), meta::text(&claim.metadata.name));
-        let others = |volume: &str| self.reserved.get(volume).is_some_and(|(n, c)| n != namespace || c != name);
-        let fitting = self.volumes.values().filter(|v| {
-            let volume = meta::text(&v.metadata.name);
-            !taken.iter().any(|t| t == volume) && !others(volume) && may_hold(v, claim) && reaches(v, node)
-        });
-        let kept = |v: &PersistentVolume| {
-            v.spec.as_ref().is_some_and(|s| s.claim_ref.is_some())
-                || self.reserved.contains_key(meta::text(&v.metadata.name))
+        let key: Names = (meta::text(&claim.metadata.namespace).into(), meta::text(&claim.metadata.name).into());
+        let usable = |name: &String| {
+            let volume = self.volumes.get(name)?;
+            let others = self.reserved.get(name).is_some_and(|keeper| *keeper != key);
+            (!taken.contains(name) && !others && may_hold(volume, claim) && reaches(volume, node)).then_some(volume)
         };
-        fitting.min_by_key(|v| (!kept(v), capacity(v), meta::text(&v.metadata.name))).map(AsRef::as_ref)
+        let kept = self.kept.get(&key).into_iter().flatten().filter_map(usable);
+        let kept = kept.min_by_key(|v| (capacity(v), meta::text(&v.metadata.name)));
+        let free = || {
+            let class = class_of(&claim.metadata, claim.spec.as_ref().and_then(|s| s.storage_class_name.as_deref()));
+            let smallest = (asked(claim), String::new());
+            self.free.get(class.unwrap_or_default())?.range(smallest..).find_map(|(_, name)| usable(name))
+        };
+        kept.or_else(free).map(AsRef::as_ref)
     }
 
     /// How many volumes of a driver a node takes; `None` if it does not say.
@@ -218,6 +245,31 @@ impl Volumes {
                 format!("{}/{}", meta::text(&claim.metadata.namespace), meta::text(&claim.metadata.name)),
             )),
             _ => None,
+        }
+    }
+}
+
+/// The claim that a volume names as the one that it is kept for.
+fn keeper(volume: &PersistentVolume) -> Option<Names> {
+    let claim = volume.spec.as_ref()?.claim_ref.as_ref()?;
+    Some((meta::text(&claim.namespace).into(), meta::text(&claim.name).into()))
+}
+
+fn class(volume: &PersistentVolume) -> String {
+    let field = volume.spec.as_ref().and_then(|s| s.storage_class_name.as_deref());
+    class_of(&volume.metadata, field).unwrap_or_default().into()
+}
+
+fn take<K, V, Q>(map: &mut HashMap<K, BTreeSet<V>>, key: &K, entry: &Q)
+where
+    K: std::hash::Hash + Eq,
+    V: Ord + Borrow<Q>,
+    Q: Ord + ?Sized,
+{
+    if let Some(entries) = map.get_mut(key) {
+        entries.remove(entry);
+        if entries.is_empty() {
+            map.remove(key);
         }
     }
 }
@@ -311,3 +363,7 @@ pub fn capacity(volume: &PersistentVolume) -> i64 {
     let size = volume.spec.as_ref().and_then(|s| s.capacity.as_ref()?.get("storage"));
     size.and_then(|q| Quantity::parse(&q.0).ok()).map_or(0, |q| q.value())
 }
+
+#[cfg(test)]
+#[path = "volumes_tests.rs"]
+mod tests;

@@ -1,18 +1,20 @@
 //! Drives the binding of claims to volumes, and the volumes' phases.
 
 use std::collections::{BTreeSet, HashMap};
+use std::hash::Hash;
 use std::sync::Arc;
 
 use copepod_api::names::LOCAL_PATH;
 use copepod_client::{Change, Key, Outcome, WorkQueue};
 use copepod_core::controllers::volume_claims::{self, BIND_COMPLETED, Seen, annotation, claim_class, volume_name};
 use copepod_core::controllers::{Target, local_path, meta, pod, volume_phases};
-use copepod_core::scheduler::volumes::{SELECTED_NODE, class_of, may_hold};
+use copepod_core::scheduler::volumes::{SELECTED_NODE, asked, capacity, class_of, may_hold};
 use k8s_openapi::api::core::v1::{ObjectReference, PersistentVolume, PersistentVolumeClaim, Pod};
 use parking_lot::Mutex;
 
 use super::caches::Caches;
 use super::context::{Context, Running, about};
+use super::terms;
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Item {
@@ -20,29 +22,29 @@ enum Item {
     Volume(String),
 }
 
-/// Names of volumes, by the claim that they are kept for, and of those that are not by class; and names of pods that have
-/// no node yet, by the claims that they use.
+/// Names of volumes, by the claim that they are kept for, and of those that are not by class, the smallest first; and
+/// names of pods that have no node yet, by the claims that they use.
 #[derive(Default)]
 struct Index {
     kept: HashMap<Key, BTreeSet<String>>,
-    free: HashMap<String, BTreeSet<String>>,
+    free: HashMap<String, BTreeSet<(i64, String)>>,
     pods: HashMap<Key, BTreeSet<String>>,
 }
 
 impl Index {
     fn follow(&mut self, change: &Change<PersistentVolume>) {
         if let Some(old) = &change.old {
-            let name = meta::text(&old.metadata.name);
+            let name = meta::text(&old.metadata.name).to_string();
             match claim_of(old) {
-                Some(key) => take(&mut self.kept, &key, name),
-                None => take(&mut self.free, &class(old), name),
+                Some(key) => take(&mut self.kept, &key, &name),
+                None => take(&mut self.free, &class(old), &(capacity(old), name)),
             }
         }
         if let Some(new) = &change.new {
             let name = meta::text(&new.metadata.name).to_string();
             match claim_of(new) {
                 Some(key) => self.kept.entry(key).or_default().insert(name),
-                None => self.free.entry(class(new)).or_default().insert(name),
+                None => self.free.entry(class(new)).or_default().insert((capacity(new), name)),
             };
         }
     }
@@ -51,7 +53,7 @@ impl Index {
     fn follow_pod(&mut self, change: &Change<Pod>) -> Vec<Key> {
         let name = change.last().map(|pod| meta::text(&pod.metadata.name)).unwrap_or_default();
         for key in change.old.iter().flat_map(|pod| waits_for(pod)) {
-            take(&mut self.pods, &key, name);
+            take(&mut self.pods, &key, &name.to_string());
         }
         let keys: Vec<Key> = change.new.iter().flat_map(|pod| waits_for(pod)).collect();
         for key in &keys {
@@ -64,10 +66,15 @@ impl Index {
         keys.into_iter().filter(|key| is_new && alone(key)).collect()
     }
 
-    /// Volumes kept for a claim, and with a class those of it that are free.
-    fn candidates(&self, claim: &Key, class: Option<&str>) -> Vec<String> {
-        let free = class.and_then(|class| self.free.get(class));
-        self.kept.get(claim).into_iter().chain(free).flatten().cloned().collect()
+    /// Volumes kept for a claim.
+    fn kept(&self, claim: &Key) -> impl Iterator<Item = &String> {
+        self.kept.get(claim).into_iter().flatten()
+    }
+
+    /// Volumes of a class that are kept for nobody and have so many bytes, the smallest first.
+    fn free(&self, class: &str, bytes: i64) -> impl Iterator<Item = &String> {
+        let of_class = self.free.get(class).into_iter();
+        of_class.flat_map(move |free| free.range((bytes, String::new())..)).map(|(_, name)| name)
     }
 }
 
@@ -80,13 +87,27 @@ fn waits_for(pod: &Pod) -> Vec<Key> {
     pod::claims(pod).into_iter().map(|name| Key::new(namespace, name)).collect()
 }
 
-fn take<K: std::hash::Hash + Eq>(map: &mut HashMap<K, BTreeSet<String>>, key: &K, name: &str) {
-    if let Some(names) = map.get_mut(key) {
-        names.remove(name);
-        if names.is_empty() {
+fn take<K: Hash + Eq, V: Ord>(map: &mut HashMap<K, BTreeSet<V>>, key: &K, member: &V) {
+    if let Some(members) = map.get_mut(key) {
+        members.remove(member);
+        if members.is_empty() {
             map.remove(key);
         }
     }
+}
+
+/// Volumes kept for a claim, and with a class the smallest free one of it that the claim may have.
+fn candidates(
+    caches: &Caches,
+    index: &Index,
+    claim: &PersistentVolumeClaim,
+    class: Option<&str>,
+) -> Vec<Arc<PersistentVolume>> {
+    let volume = |name: &String| caches.volumes.get(&Key::new("", name));
+    let mut found: Vec<_> = index.kept(&Key::of(claim)).filter_map(volume).collect();
+    let free = class.and_then(|class| index.free(class, asked(claim)).filter_map(volume).find(|v| may_hold(v, claim)));
+    found.extend(free);
+    found
 }
 
 /// Runs the controller.
@@ -98,8 +119,8 @@ pub(super) fn run(context: Context) -> Running {
     caches.claims.on_change(move |change| {
         let Some(last) = change.last() else { return };
         let key = Key::of(&**last);
-        for name in i.lock().candidates(&key, None) {
-            q.add(Item::Volume(name));
+        for name in i.lock().kept(&key) {
+            q.add(Item::Volume(name.clone()));
         }
         for claim in change.both().filter(|c| !volume_name(c).is_empty()) {
             q.add(Item::Volume(volume_name(claim).into()));
@@ -121,8 +142,8 @@ pub(super) fn run(context: Context) -> Running {
     caches.storage_classes.on_change(move |change| {
         let Some(class) = change.last() else { return };
         let name = meta::text(&class.metadata.name);
-        let concerned = |claim: &PersistentVolumeClaim| claim_class(claim).is_none_or(|class| class == name);
-        add_unbound(&q, &c, concerned);
+        // Those that name none may get it as the default.
+        add_claims(&q, &c, &[terms::unbound(None), terms::unbound(Some(name))], |_| true);
     });
     context.work(queue, move |context, item| {
         let index = index.clone();
@@ -145,18 +166,27 @@ fn volume_changed(queue: &WorkQueue<Item>, caches: &Caches, change: &Change<Pers
     // One that is free, or gone, may concern claims that it does not name.
     match &change.new {
         Some(volume) if claim_of(volume).is_some() => {}
-        Some(volume) => add_unbound(queue, caches, |claim| match volume_name(claim) {
-            "" => may_hold(volume, claim),
-            named => named == name,
-        }),
-        None => add_unbound(queue, caches, |claim| volume_name(claim) == name),
+        Some(volume) => {
+            let class = class(volume);
+            let mut concerned = vec![terms::wanting(name), terms::unbound(Some(&class))];
+            concerned.extend(class.is_empty().then(|| terms::unbound(None)));
+            add_claims(queue, caches, &concerned, |claim| match volume_name(claim) {
+                "" => may_hold(volume, claim),
+                named => named == name,
+            });
+        }
+        None => add_claims(queue, caches, &[terms::wanting(name)], |_| true),
     }
 }
 
-/// Queues claims that have not been bound yet.
-fn add_unbound(queue: &WorkQueue<Item>, caches: &Caches, concerned: impl Fn(&PersistentVolumeClaim) -> bool) {
-    let unbound = |c: &PersistentVolumeClaim| annotation(&c.metadata, BIND_COMPLETED).is_none();
-    for claim in caches.claims.all().iter().filter(|c| unbound(c) && concerned(c)) {
+/// Queues claims that are found by these terms.
+fn add_claims(
+    queue: &WorkQueue<Item>,
+    caches: &Caches,
+    terms: &[String],
+    concerned: impl Fn(&PersistentVolumeClaim) -> bool,
+) {
+    for claim in caches.claims.found_by_any(terms).iter().filter(|c| concerned(c)) {
         queue.add(Item::Claim(Key::of(&**claim)));
     }
 }
@@ -188,8 +218,7 @@ async fn reconcile_claim(context: &Context, index: &Mutex<Index>, key: &Key) -> 
     let class = class_name.and_then(|name| caches.storage_classes.get(&Key::new("", name)));
     // Those that wait for a pod take only what is kept for them.
     let of_class = class_name.filter(|_| !class.as_deref().is_some_and(volume_claims::is_late));
-    let names = if named.is_empty() { index.lock().candidates(key, of_class) } else { Vec::new() };
-    let candidates: Vec<_> = names.iter().filter_map(|name| caches.volumes.get(&Key::new("", name))).collect();
+    let candidates = if named.is_empty() { candidates(caches, &index.lock(), &claim, of_class) } else { Vec::new() };
     let classes = if class_name.is_none() { caches.storage_classes.all() } else { Vec::new() };
     let waits = named.is_empty() && annotation(&claim.metadata, SELECTED_NODE).is_none();
     let late = class.as_deref().filter(|class| waits && volume_claims::is_late(class));

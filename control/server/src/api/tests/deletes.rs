@@ -80,6 +80,45 @@ async fn collections() {
 }
 
 #[tokio::test]
+async fn collections_go_page_by_page_in_any_format() {
+    let s = Server::start().await;
+    for i in 0..5 {
+        let mut object = config_map(&format!("m{i}"), json!({}));
+        if i == 1 {
+            object["metadata"]["finalizers"] = json!(["example.com/hold"]);
+        }
+        s.post(CONFIG_MAPS, &object).await.ok();
+    }
+    let (mut path, mut seen) = (format!("{CONFIG_MAPS}?limit=2"), Vec::new());
+    loop {
+        let page = s.delete(&path).await.ok();
+        let items = page["items"].as_array().unwrap();
+        for item in items {
+            assert_eq!((&item["kind"], &item["apiVersion"]), (&json!("ConfigMap"), &json!("v1")));
+            seen.push(item["metadata"]["name"].as_str().unwrap().to_string());
+        }
+        // What is held is marked, and passed over.
+        let held = items.iter().find(|i| i["metadata"]["name"] == "m1");
+        assert!(held.is_none_or(|held| held["metadata"]["deletionTimestamp"].is_string()));
+        let Some(token) = page["metadata"]["continue"].as_str() else { break };
+        assert!(page["metadata"]["remainingItemCount"].as_u64().is_some_and(|n| n > 0));
+        path = format!("{CONFIG_MAPS}?limit=2&continue={token}");
+    }
+    assert_eq!(seen, ["m0", "m1", "m2", "m3", "m4"]);
+    let left = s.get(CONFIG_MAPS).await.ok();
+    assert_eq!((left["items"].as_array().unwrap().len(), &left["items"][0]["metadata"]["name"]), (1, &json!("m1")));
+
+    let proto = [("accept", "application/vnd.kubernetes.protobuf")];
+    let answer = s.send("DELETE", CONFIG_MAPS, &proto, Vec::new()).await;
+    assert_eq!(answer.code, 200);
+    let list = copepod_core::codec::decode(copepod_core::codec::PROTOBUF, &answer.body, None).unwrap().value;
+    assert_eq!((&list["kind"], &list["items"][0]["metadata"]["name"]), (&json!("ConfigMapList"), &json!("m1")));
+    // Of nothing.
+    let none = s.delete("/api/v1/namespaces/default/secrets").await.ok();
+    assert_eq!((&none["kind"], &none["items"]), (&json!("SecretList"), &json!([])));
+}
+
+#[tokio::test]
 async fn namespaces_terminate() {
     let s = Server::start().await;
     let ns = json!({"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "shop"}});
