@@ -3,6 +3,7 @@
 
 pub mod dns;
 pub mod http;
+pub mod timed;
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};

@@ -1,4 +1,4 @@
-//! StatefulSets, DaemonSets and ReplicationControllers, driven with stock kubectl.
+//! StatefulSets, DaemonSets, ReplicaSets and ReplicationControllers, driven with stock kubectl.
 
 use copepod_tests::{Cluster, PATIENCE, dns, wait_for};
 use hickory_proto::op::ResponseCode;
@@ -215,6 +215,79 @@ spec:
     cluster.until("ds log", "/status/desiredNumberScheduled", |v| *v == 1);
     let table = cluster.ok("get ds log");
     assert!(table.contains("kubernetes.io/hostname=node-1"), "{table}");
+}
+
+#[test]
+fn a_replica_set_takes_in_replaces_lets_go_and_ends_the_cheapest() {
+    let cluster = Cluster::start();
+    cluster.push("hello", "hello:1");
+    let set = |name: &str, replicas: i32| {
+        cluster.apply(&format!(
+            "apiVersion: apps/v1
+kind: ReplicaSet
+metadata: {{name: {name}}}
+spec:
+  replicas: {replicas}
+  selector: {{matchLabels: {{app: web}}}}
+  template:
+    metadata: {{labels: {{app: web}}}}
+    spec:
+      terminationGracePeriodSeconds: 1
+      containers: [{{name: web, image: 'hello:1', ports: [{{containerPort: 80}}]}}]
+"
+        ))
+    };
+    let pods_until = |what: &str, pass: &dyn Fn(&[String]) -> bool| {
+        wait_for(what, || match cluster.pods("app=web") {
+            pods if pass(&pods) => Ok(pods),
+            pods => Err(format!("{pods:?}")),
+        })
+    };
+    let owner = |pod: &str| cluster.get(&format!("pod {pod}"))["metadata"]["ownerReferences"][0]["name"].clone();
+    // A pod that is there already counts.
+    cluster.ok("run first --image=hello:1 --labels=app=web");
+    set("web", 3);
+    cluster.until("rs web", "/status/readyReplicas", |v| *v == 3);
+    let pods = cluster.pods("app=web");
+    assert_eq!((pods.len(), pods.contains(&"first".to_string())), (3, true), "{pods:?}");
+    assert!(pods.iter().all(|pod| owner(pod) == "web"), "{pods:?}");
+    let row = cluster.ok("get rs web --no-headers");
+    assert_eq!(row.split_whitespace().take(4).collect::<Vec<_>>(), ["web", "3", "3", "3"], "{row}");
+    let status = cluster.get("rs web")["status"].clone();
+    assert_eq!((&status["fullyLabeledReplicas"], &status["observedGeneration"]), (&json!(3), &json!(1)), "{status}");
+
+    // One that is deleted is replaced; one that is labelled otherwise is replaced and let go.
+    let gone = pods.iter().find(|pod| *pod != "first").unwrap();
+    cluster.ok(&format!("delete pod {gone}"));
+    pods_until("a replacement", &|pods| pods.len() == 3 && !pods.contains(gone));
+    cluster.ok("label pod first app=loose --overwrite");
+    pods_until("another replacement", &|pods| pods.len() == 3 && !pods.contains(&"first".into()));
+    cluster.until("pod first", "/metadata/ownerReferences", Value::is_null);
+    cluster.ok("wait --for=condition=Ready pod -l app=web --timeout=120s");
+
+    // The cheapest ends first.
+    let pods = cluster.pods("app=web");
+    cluster.ok(&format!("annotate pod {} controller.kubernetes.io/pod-deletion-cost=-1", pods[1]));
+    cluster.ok("scale rs web --replicas=2");
+    pods_until("the cheapest to go", &|left| left == [pods[0].clone(), pods[2].clone()]);
+    cluster.until("rs web", "/status/replicas", |v| *v == 2);
+    let events = cluster.ok("get events --field-selector=involvedObject.kind=ReplicaSet");
+    assert!(events.contains("Created pod: web-") && events.contains(&format!("Deleted pod: {}", pods[1])), "{events}");
+
+    // Its pods outlive it if asked to, another takes them in, and they go with that one.
+    let kept = cluster.pods("app=web");
+    cluster.ok("delete rs web --cascade=orphan");
+    for pod in &kept {
+        cluster.until(&format!("pod {pod}"), "/metadata/ownerReferences", Value::is_null);
+    }
+    set("other", 2);
+    for pod in &kept {
+        cluster.until(&format!("pod {pod}"), "/metadata/ownerReferences/0/name", |v| *v == "other");
+    }
+    assert_eq!(cluster.pods("app=web"), kept);
+    cluster.ok("delete rs other");
+    pods_until("no pod", &|pods| pods.is_empty());
+    assert_eq!(cluster.get("pod first")["status"]["phase"], "Running");
 }
 
 #[test]

@@ -251,3 +251,46 @@ async fn a_large_namespace_goes_page_by_page_and_waits_for_its_last_pod() {
     tokio::time::sleep(std::time::Duration::from_millis(500)).await;
     assert!(namespaces.get_opt("big").await.unwrap().is_none(), "it went with its last pod");
 }
+
+#[tokio::test(start_paused = true)]
+async fn owners_that_own_each_other_are_not_written_again_and_again() {
+    let plane = Plane::start("2026-11-21T10:00:00Z").await;
+    let maps = plane.api::<ConfigMap>();
+    let names = async || -> Vec<String> {
+        let names = all(&maps).await.into_iter().filter_map(|m| m.metadata.name);
+        names.filter(|name| name.len() == 1).collect()
+    };
+    // Three in a circle, and one that owns itself.
+    let mut uids = std::collections::BTreeMap::new();
+    for name in ["a", "b", "c", "d"] {
+        uids.insert(name, create(&maps, json!({"metadata": {"name": name}})).await.metadata.uid.unwrap());
+    }
+    for (name, owner) in [("a", "b"), ("b", "c"), ("c", "a"), ("d", "d")] {
+        let reference = json!({"apiVersion": "v1", "kind": "ConfigMap", "name": owner, "uid": uids[owner],
+            "blockOwnerDeletion": true});
+        let owners = Patch::Merge(json!({"metadata": {"ownerReferences": [reference]}}));
+        maps.patch(name, &PatchParams::default(), &owners).await.unwrap();
+    }
+    plane.until("2026-11-21T10:01:00Z").await;
+    let before = revision(&plane).await;
+    plane.until("2026-11-21T10:11:00Z").await;
+    assert_eq!((revision(&plane).await, names().await.len()), (before, 4), "nobody asked for anything");
+
+    // One of the circle is held back: the rest is done once, and then it waits in silence.
+    let hold = |finalizers: Value| Patch::Merge(json!({"metadata": {"finalizers": finalizers}}));
+    maps.patch("b", &PatchParams::default(), &hold(json!(["example.com/hold"]))).await.unwrap();
+    let before = revision(&plane).await;
+    for name in ["a", "d"] {
+        maps.delete(name, &DeleteParams::foreground()).await.unwrap();
+    }
+    plane.until("2026-11-21T10:12:00Z").await;
+    let written = revision(&plane).await - before;
+    assert!(written <= 12, "{written} writes");
+    assert!(names().await.contains(&"b".into()) && !names().await.contains(&"d".into()), "{:?}", names().await);
+    let before = revision(&plane).await;
+    plane.until("2026-11-21T10:22:00Z").await;
+    assert_eq!(revision(&plane).await, before, "while it waits");
+    maps.patch("b", &PatchParams::default(), &hold(Value::Null)).await.unwrap();
+    plane.until("2026-11-21T10:23:00Z").await;
+    assert_eq!(names().await, Vec::<String>::new());
+}

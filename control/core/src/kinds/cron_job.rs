@@ -78,7 +78,7 @@ impl Strategy for CronJob {
             table::name(object),
             json!(text(object, "/spec/schedule")),
             json!(at(object, "spec.timeZone").as_str().unwrap_or("<none>")),
-            json!(flag(object, "/spec/suspend")),
+            json!(if flag(object, "/spec/suspend") { "True" } else { "False" }),
             json!(list(object, "/status/active").len()),
             json!(if last.is_empty() { "<none>".into() } else { table::since(last, now) }),
             table::age(object, now),
