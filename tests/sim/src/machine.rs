@@ -52,6 +52,10 @@ impl Machine {
             }
         }
     }
+    /// A pod ended by itself, wherever it ran.
+    pub fn ended(&self, key: &Key) {
+        self.running.lock().remove(key);
+    }
     /// All that ran on a node is gone.
     pub fn all_stopped(&self, node: &str) {
         let mut running = self.running.lock();

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use copepod_client::Key;
 use rand::Rng;
 use rand::seq::IndexedRandom;
 use serde_json::{Value, json};
@@ -268,6 +269,8 @@ impl Scenario {
     async fn fail_pod(&mut self) {
         let Some(pod) = self.some_pod() else { return };
         self.note(format!("pod {pod} fails"));
+        // Its node ended it before it said so.
+        self.cluster.machine.ended(&Key::new("default", &*pod));
         let status = json!({"status": {"phase": "Failed", "reason": "Evicted", "conditions": [{"type": "Ready", "status": "False"}]}});
         self.cluster.send("PATCH", &format!("/api/v1/namespaces/default/pods/{pod}/status"), &status).await;
     }

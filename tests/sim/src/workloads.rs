@@ -196,7 +196,8 @@ pub fn autoscaler(kind: Kind, name: &str, replicas: i64, random: &mut StdRng) ->
     let least = random.random_range(1..=2);
     let used = json!({"type": "Utilization", "averageUtilization": random.random_range(40..=90)});
     let target = json!({"apiVersion": kind.api_version(), "kind": format!("{kind:?}"), "name": name});
-    let window = [0, 30, 60].choose(random).unwrap();
+    // With none at all, it takes a pod away again whose use cannot be told yet.
+    let window = [30, 60, 90].choose(random).unwrap();
     json!({"apiVersion": "autoscaling/v2", "kind": "HorizontalPodAutoscaler",
         "metadata": {"name": name, "annotations": {LOAD: "0"}},
         "spec": {"minReplicas": least, "maxReplicas": random.random_range(least + 1..=replicas), "scaleTargetRef": target,

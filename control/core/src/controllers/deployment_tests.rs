@@ -76,6 +76,12 @@ fn decisions() {
             vec!["web-v1=3"],
         ),
         (
+            "pods that are about to go do not serve",
+            rolling(1, "2", "30%"),
+            vec![set("v1", 2, 4, 4, 1, 1), set("v2", 1, 3, 0, 2, 1)],
+            vec!["web-v1=1"],
+        ),
+        (
             "new goes up into the room",
             quarter(4),
             vec![set("v1", 3, 3, 3, 1, 4), set("v2", 1, 1, 1, 2, 4)],
