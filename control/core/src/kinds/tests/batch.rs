@@ -299,7 +299,7 @@ fn cron_jobs() {
     assert_eq!(resource.strategy.validate_name(&"a".repeat(53)).unwrap_err(), "must be no more than 52 characters");
     let mut shown = cron(json!({"timeZone": "UTC", "suspend": true}));
     shown["status"] = json!({"active": [{}], "lastScheduleTime": "1970-01-01T00:01:10Z"});
-    row(BATCH, "CronJob", shown, &["a", "*/5 * * * *", "UTC", "true", "1", "30s", "60s", "pi", "pi:1", "<none>"]);
-    let expected = ["a", "*/5 * * * *", "<none>", "false", "0", "<none>", "60s", "pi", "pi:1", "<none>"];
+    row(BATCH, "CronJob", shown, &["a", "*/5 * * * *", "UTC", "True", "1", "30s", "60s", "pi", "pi:1", "<none>"]);
+    let expected = ["a", "*/5 * * * *", "<none>", "False", "0", "<none>", "60s", "pi", "pi:1", "<none>"];
     row(BATCH, "CronJob", cron(json!({})), &expected);
 }
