@@ -57,10 +57,15 @@ body = {
 }
 applied = deployments.server_side_apply(body=body, name="py", namespace="default", field_manager="python")
 assert applied.spec.replicas == 0 and applied.metadata.managedFields[0].manager == "python"
-again = deployments.server_side_apply(body=body, name="py", namespace="default", field_manager="python")
-assert again.metadata.resourceVersion == applied.metadata.resourceVersion
 assert apps.read_namespaced_deployment_scale("py", "default").spec.replicas == 0
 deployments.delete(name="py", namespace="default")
+# To apply the same again changes nothing; of a kind that no controller writes to meanwhile.
+maps = resources.resources.get(api_version="v1", kind="ConfigMap")
+body = {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "same"}, "data": {"a": "b"}}
+applied, again = (
+    maps.server_side_apply(body=body, name="same", namespace="default", field_manager="python") for _ in range(2)
+)
+assert again.metadata.resourceVersion == applied.metadata.resourceVersion
 print("dynamic")
 
 pages, token = 0, None

@@ -190,6 +190,8 @@ impl Pass<'_> {
                 running.push(pod);
             }
         }
+        // Of several of a kind the one that serves stays, whichever is the older.
+        running.sort_by_key(|p| self.available_in(p) != Some(Duration::ZERO));
         let (_, surge) = rollout::limits(self.spec, usize::MAX);
         if surge == 0 {
             running.iter().skip(1).for_each(|p| self.delete(p));
@@ -202,7 +204,7 @@ impl Pass<'_> {
             return;
         }
         let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) =
-            running.iter().copied().partition(|p| up_to_date(p, self.hash));
+            running.into_iter().partition(|p| up_to_date(p, self.hash));
         new.iter().chain(&old).filter(|p| ![new.first(), old.first()].contains(&Some(*p))).for_each(|p| self.delete(p));
         if let (Some(new), Some(old)) = (new.first(), old.first())
             && (!pod::ready(old) || self.available_in(new) == Some(Duration::ZERO))

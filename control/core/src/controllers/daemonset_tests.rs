@@ -347,6 +347,27 @@ fn pods_that_ended_are_replaced_with_back_off_and_doubles_end() {
 }
 
 #[test]
+fn of_two_old_pods_on_a_node_the_one_that_serves_stays() {
+    let mut c = running("updateStrategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 1}}", &["n1"]);
+    let first = c.names("pods").remove(0);
+    image(&mut c, "b");
+    assert_eq!(settle(&mut c), ["+n1"]);
+    run_all(&mut c, true);
+    c.run(&first, "n1", false);
+    // Before the first is ended another template comes.
+    image(&mut c, "c");
+    c.wait(10);
+    let mut ended = Vec::new();
+    for _ in 0..3 {
+        let plan = decide(&c, &mut Backoff::default());
+        let deletes = plan.actions.iter().filter(|a| matches!(a, Action::Delete { .. }));
+        ended.extend(deletes.map(|a| a.target().name.clone()));
+        c.apply(&plan, usize::MAX);
+    }
+    assert_eq!(ended, [first]);
+}
+
+#[test]
 fn selecting_all_is_said_and_creates_are_bounded() {
     let c = cluster("selector: {matchLabels: null}", &["n1"]);
     let plan = decide(&c, &mut Backoff::default());

@@ -74,8 +74,7 @@ fn shrink_old(view: &mut View<'_>) {
         *size -= useless;
         budget -= useless;
     }
-    // Of those that serve in a set that shrinks already, only so many stay as it is asked for.
-    let available: i32 = view.all().map(|s| s.available().min(s.replicas)).sum();
+    let available: i32 = view.all().map(|s| s.available()).sum();
     let mut spare = (available - least).max(0);
     for size in &mut sizes {
         let less = (*size).min(spare);
