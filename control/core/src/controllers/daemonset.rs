@@ -203,8 +203,7 @@ impl Pass<'_> {
         if running.len() < 2 {
             return;
         }
-        let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) =
-            running.into_iter().partition(|p| up_to_date(p, self.hash));
+        let (new, old): (Vec<&Arc<Pod>>, Vec<&Arc<Pod>>) = running.into_iter().partition(|p| up_to_date(p, self.hash));
         new.iter().chain(&old).filter(|p| ![new.first(), old.first()].contains(&Some(*p))).for_each(|p| self.delete(p));
         if let (Some(new), Some(old)) = (new.first(), old.first())
             && (!pod::ready(old) || self.available_in(new) == Some(Duration::ZERO))
