@@ -98,7 +98,9 @@ impl Plain {
             let (cpu, memory) = self.room(*node);
             let used = self.here(*node).chain([pod]).map(|p| asks(p, false));
             let used = used.fold((0, 0), |sum, one| (sum.0 + one.0, sum.1 + one.1));
-            self.here(*node).count() < 8 && used.0 <= cpu && used.1 <= memory
+            // What a pod does not ask for may be used up.
+            let (more_cpu, more_memory) = asks(pod, false);
+            self.here(*node).count() < 8 && (more_cpu == 0 || used.0 <= cpu) && (more_memory == 0 || used.1 <= memory)
         };
         (0..self.nodes.len()).filter(fits).collect()
     }
