@@ -1,6 +1,6 @@
 //! The scheduler as kubectl sees it: why pods wait, gates, preemption, schedulers by name.
 
-use copepod_tests::{Cluster, wait_for};
+use copepod_tests::{Cluster, copepod, wait_for};
 use serde_json::Value;
 
 /// A pod of an image that is never there: it is placed all the same.
@@ -131,4 +131,32 @@ fn a_node_offers_its_disk_and_what_others_say_it_has() {
         assert_eq!(node[has]["example.com/dongle"], "4", "{node}");
         assert!(node[has]["ephemeral-storage"].is_string(), "{node}");
     }
+}
+
+#[test]
+fn schedulers_by_name_come_from_the_configuration() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("scheduler.yaml");
+    let config = |profiles: &str| {
+        let head = "apiVersion: kubescheduler.config.k8s.io/v1\nkind: KubeSchedulerConfiguration\n";
+        std::fs::write(&file, format!("{head}profiles: [{profiles}]\n")).unwrap();
+        file.to_str().unwrap().to_string()
+    };
+    // What is not followed is refused by name, before anything starts.
+    let given = config("{pluginConfig: [{name: InterPodAffinity, args: {hardPodAffinityWeight: 7}}]}");
+    let data = dir.path().join("data");
+    let refused = copepod().args(["server", "--scheduler-config", &given, "--data-dir"]).arg(&data).output().unwrap();
+    let said = String::from_utf8_lossy(&refused.stderr);
+    assert!(!refused.status.success() && said.contains(&given), "{said}");
+    assert!(said.contains("profiles[0].pluginConfig[0].args.hardPodAffinityWeight: Forbidden"), "{said}");
+
+    // A second one that looks at no taints.
+    let given = config("{}, {schedulerName: bold, plugins: {filter: {disabled: [{name: TaintToleration}]}}}");
+    let cluster = Cluster::start_with(&["--scheduler-config", &given]);
+    cluster.ok("taint node node-1 team=red:NoSchedule");
+    cluster.apply(&pod("shy", "cpu: 1m"));
+    cluster.apply(&format!("{}  schedulerName: bold\n", pod("brave", "cpu: 1m")));
+    until_scheduled(&cluster, "brave", "True", "");
+    until_scheduled(&cluster, "shy", "False", "Unschedulable");
+    assert_eq!(event(&cluster, "brave", "Scheduled")["message"], "Successfully assigned default/brave to node-1");
 }

@@ -1,13 +1,11 @@
 //! Drives the PodDisruptionBudget decision.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use copepod_client::{Change, Key, Outcome, WorkQueue};
 use copepod_core::controllers::disruption::{self, Scale};
 use copepod_core::controllers::{Target, meta};
-use http::Request;
-use k8s_openapi::api::autoscaling::v1 as autoscaling;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ObjectMeta, OwnerReference};
 
@@ -15,7 +13,7 @@ use super::caches::Caches;
 use super::context::{Context, Running, about, add_all};
 use super::discovery::Discovery;
 
-/// Controllers of other kinds whose scale is read for one budget; those beyond count as unknown.
+/// Controllers of other kinds whose scale is read for one budget; of more, those with the greatest UIDs count as unknown.
 const MAX_OTHERS: usize = 16;
 
 /// Runs the controller.
@@ -116,14 +114,11 @@ async fn others(
     pods: &[Arc<Pod>],
 ) -> Result<HashMap<String, Scale>, kube::Error> {
     let owners = pods.iter().filter_map(|p| meta::controller_of(&p.metadata)).filter(|owner| !known(owner));
-    let owners: HashMap<&str, &OwnerReference> = owners.map(|owner| (owner.uid.as_str(), owner)).collect();
+    let owners: BTreeMap<&str, &OwnerReference> = owners.map(|owner| (owner.uid.as_str(), owner)).collect();
     let mut scales = HashMap::new();
     for owner in owners.into_values().take(MAX_OTHERS) {
         let Some(served) = discovery.find(&owner.api_version, &owner.kind).filter(|s| s.namespaced) else { continue };
-        let path = Target::new(served.gvr(), namespace, &owner.name).path();
-        let request = Request::builder().uri(format!("{path}/scale")).body(Vec::new());
-        let request = request.map_err(kube::Error::HttpError)?;
-        match context.executor.client().request::<autoscaling::Scale>(request).await {
+        match context.executor.scale(served.gvr(), namespace, &owner.name).await {
             Ok(found) if found.metadata.uid.as_deref() == Some(&owner.uid) => {
                 let replicas = found.spec.and_then(|s| s.replicas).unwrap_or(0);
                 scales.insert(owner.uid.clone(), Scale { uid: owner.uid.clone(), replicas });

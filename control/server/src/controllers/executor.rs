@@ -1,8 +1,11 @@
 //! Executes plans: writes through the API, in growing batches, and tells what became of them.
 
+use copepod_api::Gvr;
+use copepod_api::image::encode_segment;
 use copepod_core::controllers::{Action, Plan, Target};
 use futures::future::join_all;
 use http::{Method, Request};
+use k8s_openapi::api::autoscaling::v1::Scale;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -167,10 +170,20 @@ impl Executor {
         self.client.request(request.body(bytes).map_err(kube::Error::HttpError)?).await
     }
 
+    /// Reads the JSON at a path.
+    pub async fn get<T: serde::de::DeserializeOwned>(&self, path: &str) -> Result<T, kube::Error> {
+        let request = Request::builder().uri(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
+        self.client.request(request).await
+    }
+
+    /// Reads the scale of an object.
+    pub async fn scale(&self, resource: Gvr, namespace: &str, name: &str) -> Result<Scale, kube::Error> {
+        self.get(&format!("{}/scale", Target::new(resource, namespace, &encode_segment(name)).path())).await
+    }
+
     /// Reads an object's UID and whether it is being deleted; `None` if it is not there.
     pub async fn look(&self, path: &str) -> Result<Option<(String, bool)>, kube::Error> {
-        let request = Request::builder().uri(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
-        match self.client.request::<Written>(request).await {
+        match self.get::<Written>(path).await {
             Ok(found) => {
                 Ok(Some((found.metadata.uid.unwrap_or_default(), found.metadata.deletion_timestamp.is_some())))
             }

@@ -11,13 +11,11 @@ use copepod_core::controllers::horizontal_pod_autoscaler::{self as decide, Decis
 use copepod_core::controllers::horizontal_pod_autoscaler_limits::Memory;
 use copepod_core::controllers::horizontal_pod_autoscaler_metrics::Sampled;
 use copepod_core::controllers::{Plan, Target, meta};
-use http::Request;
 use k8s_openapi::api::autoscaling::v1::Scale;
 use k8s_openapi::api::autoscaling::v2::{CrossVersionObjectReference, HorizontalPodAutoscaler};
 use k8s_openapi::api::core::v1::Pod;
 use parking_lot::Mutex;
 use serde::Deserialize;
-use serde::de::DeserializeOwned;
 
 use super::context::{Context, Running, about, add_all};
 use super::discovery::Discovery;
@@ -154,8 +152,7 @@ async fn scale_of(
     let served = || discovery.find(api_version, &target.kind).filter(|s| s.namespaced).map(|s| s.gvr());
     let resource = decide::scaled_resource(api_version, &target.kind).or_else(served);
     let resource = resource.ok_or_else(|| decide::no_such_kind(api_version, &target.kind))?;
-    let path = Target::new(resource.clone(), namespace, &encode_segment(&target.name)).path();
-    let scale = get(context, &format!("{path}/scale")).await?;
+    let scale = context.executor.scale(resource.clone(), namespace, &target.name).await.map_err(|e| explain(&e))?;
     Ok((resource, scale))
 }
 
@@ -169,7 +166,8 @@ async fn usage(
     let pods = Gvr { group: "metrics.k8s.io".into(), version: "v1beta1".into(), resource: "pods".into() };
     let path = Target::new(pods, namespace, "").collection_path();
     let selector = encode_segment(&selector.to_string());
-    let list: PodMetricsList = get(context, &format!("{path}?labelSelector={selector}")).await?;
+    let path = format!("{path}?labelSelector={selector}");
+    let list: PodMetricsList = context.executor.get(&path).await.map_err(|e| explain(&e))?;
     let container = |c: ContainerMetrics| {
         let usage = c.usage.into_iter().filter_map(|(name, amount)| Some((name, Quantity::parse(&amount).ok()?)));
         (c.name, usage.collect())
@@ -180,9 +178,4 @@ async fn usage(
         (pod.metadata.name, Sampled { at: pod.timestamp, window, containers })
     };
     Ok(list.items.into_iter().map(sampled).collect())
-}
-
-async fn get<T: DeserializeOwned>(context: &Context, path: &str) -> Result<T, String> {
-    let request = Request::builder().uri(path).body(Vec::new()).map_err(|e| e.to_string())?;
-    context.executor.client().request::<T>(request).await.map_err(|e| explain(&e))
 }

@@ -4,7 +4,7 @@ use copepod_api::Gvr;
 use copepod_client::{Key, Outcome};
 use copepod_core::controllers::namespace::{self, Remains};
 use copepod_core::controllers::{Plan, Target, meta};
-use http::{Method, Request};
+use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -105,10 +105,8 @@ struct ItemMeta {
 
 /// Deletes all objects of a resource in a namespace, and counts what remains.
 async fn clear(context: &Context, path: &str, shown: &str, remains: &mut Remains) -> Result<(), kube::Error> {
-    let list = async || -> Result<Listed, kube::Error> {
-        let request = Request::builder().uri(format!("{path}?limit={SAMPLE}"));
-        context.executor.client().request(request.body(Vec::new()).map_err(kube::Error::HttpError)?).await
-    };
+    let sample = format!("{path}?limit={SAMPLE}");
+    let list = || context.executor.get::<Listed>(&sample);
     let count = |l: &Listed| l.items.as_ref().map_or(0, Vec::len) + l.metadata.remaining_item_count.unwrap_or(0);
     if count(&list().await?) == 0 {
         return Ok(());

@@ -7,7 +7,6 @@ use copepod_api::{GroupResource, Gvr};
 use copepod_client::{Key, Outcome, WorkQueue};
 use copepod_core::controllers::resource_quota::{MEASURED, Observed, concerns, is_stale, reconcile};
 use copepod_core::controllers::{Target, meta, pod};
-use http::Request;
 use k8s_openapi::api::core::v1::{Namespace, ResourceQuota};
 use serde::Deserialize;
 use serde_json::Value;
@@ -124,7 +123,7 @@ async fn observe<'a>(
         let measured = gvr.group.is_empty() && MEASURED.contains(&gvr.resource.as_str());
         if !measured && concerns(quota, &resource) {
             let path = Target::new(gvr, namespace, "").collection_path();
-            let first: Listed = page(context, &format!("{path}?limit=1")).await?;
+            let first: Listed = context.executor.get(&format!("{path}?limit=1")).await?;
             observed
                 .count(resource, first.items.map_or(0, |i| i.len()) + first.metadata.remaining_item_count.unwrap_or(0));
         }
@@ -156,16 +155,11 @@ struct ListedMeta {
     token: Option<String>,
 }
 
-async fn page(context: &Context, path: &str) -> Result<Listed, kube::Error> {
-    let request = Request::builder().uri(path).body(Vec::new()).map_err(kube::Error::HttpError)?;
-    context.executor.client().request(request).await
-}
-
 /// Shows objects of no cache.
 async fn listed(context: &Context, observed: &mut Observed<'_>, plural: &str, path: &str) -> Result<(), kube::Error> {
     let mut next = format!("{path}?limit={PAGE}");
     loop {
-        let listed = page(context, &next).await?;
+        let listed = context.executor.get::<Listed>(&next).await?;
         observed.measure(plural, listed.items.unwrap_or_default());
         match listed.metadata.token.filter(|token| !token.is_empty()) {
             // The token is of characters that a URL may carry.
